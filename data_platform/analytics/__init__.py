@@ -1,0 +1,1 @@
+"""Per-service product metrics: building blocks and metrics as SQL files. No Dagster in here."""

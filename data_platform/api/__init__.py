@@ -1,0 +1,1 @@
+"""The unload API (FastAPI)."""

@@ -1,0 +1,1 @@
+"""Thin Dagster assets made from the catalogue; the work is done by the packages they call."""

@@ -1,0 +1,1 @@
+"""What moves: datasets, domains and services, read from catalog/*.yaml into frozen models."""

@@ -1,0 +1,1 @@
+"""`data-platform ...`: one file per group of commands."""

@@ -1,0 +1,1 @@
+"""One file per outside system: connect, time out, classify errors."""

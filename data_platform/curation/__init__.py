@@ -1,0 +1,1 @@
+"""Raw -> curated Parquet, with the partition manifest as commit marker. No Dagster in here."""

@@ -1,0 +1,1 @@
+"""Jobs, schedules, backfill policies and the allow-list of schedules per environment."""

@@ -1,0 +1,1 @@
+"""Operational tables in PostgreSQL: migrations, locks, outbox."""

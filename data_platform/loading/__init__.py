@@ -1,0 +1,1 @@
+"""S3 -> SQS -> ClickHouse, exactly once per object version. No Dagster in here."""

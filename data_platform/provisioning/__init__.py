@@ -1,0 +1,1 @@
+"""Makes everything the platform needs on AWS, Kafka, PostgreSQL and ClickHouse; idempotent."""

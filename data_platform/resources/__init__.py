@@ -1,0 +1,1 @@
+"""Dagster's handles on the clients; they wrap and add nothing."""

@@ -1,0 +1,1 @@
+"""What happened outside -> which partitions are wanted. Thin, idempotent, never acknowledging inside a tick."""

@@ -1,0 +1,227 @@
+"""Environment -> one typed, frozen Settings object. No I/O but the environment and the embedded cloud's env file.
+
+What belongs here: names, types, defaults, the sentence that documents each. What does not: clients, decisions.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from data_platform.errors import ConfigurationError
+
+PREFIX = "DATA_PLATFORM_"
+# Any of these in the environment means that somebody chose the engines: the embedded cloud's file is then not read,
+# so a half-set environment can never mix production with the embedded engines.
+ENDPOINT_VARIABLES = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "CLICKHOUSE_HOST",
+    "REDSHIFT_HOST",
+    "KAFKA_BOOTSTRAP_SERVERS",
+    "POSTGRES_URL",
+)
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def _shipped_catalog() -> Path:
+    checkout = _PACKAGE.parent / "catalog"
+    return checkout if (checkout / "domains.yaml").is_file() else _PACKAGE / "_catalog"
+
+
+def _setting(
+    group: str,
+    description: str,
+    default: Any = None,  # noqa: ANN401 - pydantic's own idiom
+    *,
+    variable: str | tuple[str, ...] = (),
+    factory: Callable[[], Any] | None = None,
+    **constraints: Any,  # noqa: ANN401 - pydantic's own idiom
+) -> Any:  # noqa: ANN401 - pydantic's own idiom
+    """One setting: its group in the documentation, its sentence, its default, its variable if not DATA_PLATFORM_*."""
+    names = (variable,) if isinstance(variable, str) else variable
+    if names:
+        constraints["validation_alias"] = AliasChoices(*names)
+    if factory is not None:
+        constraints["default_factory"] = factory
+    else:
+        constraints["default"] = default
+    return Field(description=description, json_schema_extra={"group": group}, **constraints)
+
+
+class Settings(BaseSettings):
+    """Every setting of the platform. `load_settings()` makes it; `data-platform settings` prints it masked."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
+
+    # General
+    env: str = _setting(
+        "General",
+        "Environment name; the prefix of queues, rules and alarms.",
+        "dev",
+        pattern=r"^[a-z][a-z0-9-]{0,30}$",
+    )
+    home: Path = _setting("General", "State folder of the embedded cloud and of local runs.", Path(".local"))
+    catalog: Path = _setting("General", "Folder of the catalogue's YAML files.", factory=_shipped_catalog)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("General", "Level of the logs.", "INFO")
+    log_format: Literal["text", "json"] = _setting("General", "Form of the log lines.", "text")
+
+    # AWS
+    aws_endpoint_url: str | None = _setting(
+        "AWS", "Endpoint of an AWS stand-in; unset: AWS itself.", variable="AWS_ENDPOINT_URL"
+    )
+    aws_access_key_id: SecretStr | None = _setting(
+        "AWS", "Key id; unset: boto3's own chain (role, profile).", variable="AWS_ACCESS_KEY_ID"
+    )
+    aws_secret_access_key: SecretStr | None = _setting(
+        "AWS", "Secret of the key id.", variable="AWS_SECRET_ACCESS_KEY"
+    )
+    aws_session_token: SecretStr | None = _setting(
+        "AWS", "Session token of temporary credentials.", variable="AWS_SESSION_TOKEN"
+    )
+    aws_region: str | None = _setting("AWS", "Region.", variable=("AWS_DEFAULT_REGION", "AWS_REGION"))
+    raw_bucket: str = _setting("AWS", "Bucket of raw data: OTel logs, CSV drops.", "data-platform-raw")
+    curated_bucket: str = _setting(
+        "AWS", "Bucket of curated Parquet and of the summaries.", "data-platform-curated"
+    )
+    unload_bucket: str = _setting("AWS", "Bucket of UNLOAD results.", "data-platform-unload")
+
+    # Redshift
+    redshift_host: str | None = _setting("Redshift", "Host name.", variable="REDSHIFT_HOST")
+    redshift_port: int = _setting("Redshift", "Port.", 5439, variable="REDSHIFT_PORT", ge=1, le=65535)
+    redshift_database: str = _setting("Redshift", "Database.", "dev", variable="REDSHIFT_DATABASE")
+    redshift_user: str | None = _setting("Redshift", "User.", variable="REDSHIFT_USER")
+    redshift_password: SecretStr | None = _setting("Redshift", "Password.", variable="REDSHIFT_PASSWORD")
+    redshift_ssl: bool = _setting("Redshift", "Connect with TLS and verify the certificate.", True)
+    redshift_unload_role: str = _setting(
+        "Redshift",
+        "IAM role of UNLOAD (ARN, or 'default').",
+        "default",
+        pattern=r"^(default|arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+)$",
+    )
+    redshift_query_group: str = _setting("Redshift", "Query group set in every session.", "data-platform")
+    redshift_statement_timeout_s: int = _setting(
+        "Redshift", "Longest statement, in seconds; Redshift cancels it then.", 3600, ge=1
+    )
+
+    # ClickHouse
+    clickhouse_host: str | None = _setting("ClickHouse", "Host name.", variable="CLICKHOUSE_HOST")
+    clickhouse_port: int = _setting(
+        "ClickHouse", "HTTP port (8443 with TLS).", 8443, variable="CLICKHOUSE_PORT", ge=1, le=65535
+    )
+    clickhouse_user: str = _setting("ClickHouse", "User.", "default", variable="CLICKHOUSE_USER")
+    clickhouse_password: SecretStr = _setting(
+        "ClickHouse", "Password.", SecretStr(""), variable="CLICKHOUSE_PASSWORD"
+    )
+    clickhouse_secure: bool = _setting("ClickHouse", "Connect with TLS.", True)
+    clickhouse_s3_collection: str | None = _setting(
+        "ClickHouse",
+        "Named collection by which ClickHouse reads S3; unset: the server's own role.",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+    )
+    clickhouse_s3_endpoint: str | None = _setting(
+        "ClickHouse",
+        "S3 endpoint as ClickHouse reaches it; unset: AWS_ENDPOINT_URL, else AWS of the region.",
+    )
+    clickhouse_cluster: str | None = _setting(
+        "ClickHouse", "Cluster name: DDL ON CLUSTER, Replicated engines, s3Cluster.", pattern=r"^[\w.{}-]+$"
+    )
+    clickhouse_timeout_s: int = _setting("ClickHouse", "Longest wait for one answer, in seconds.", 300, ge=1)
+
+    # Kafka
+    kafka_bootstrap_servers: str | None = _setting(
+        "Kafka", "Bootstrap servers, host:port[,host:port].", variable="KAFKA_BOOTSTRAP_SERVERS"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL", "SASL_PLAINTEXT"] = _setting(
+        "Kafka", "Security protocol.", "PLAINTEXT"
+    )
+    kafka_sasl_mechanism: str | None = _setting("Kafka", "SASL mechanism, e.g. SCRAM-SHA-512.")
+    kafka_username: str | None = _setting("Kafka", "SASL user.")
+    kafka_password: SecretStr | None = _setting("Kafka", "SASL password.")
+    kafka_replication: int = _setting("Kafka", "Replication factor of the topics that are made.", 3, ge=1)
+    kafka_unload_topic: str = _setting("Kafka", "Topic of the unload notices.", "unload-complete")
+
+    # PostgreSQL and Dagster
+    postgres_url: SecretStr | None = _setting(
+        "PostgreSQL",
+        "Ledgers and user_statistics, SQLAlchemy form: postgresql+psycopg://user:password@host/database.",
+        variable="POSTGRES_URL",
+    )
+    dagster_home: Path | None = _setting(
+        "Dagster", "Dagster's instance folder (holds dagster.yaml).", variable="DAGSTER_HOME"
+    )
+    dagster_postgres_url: SecretStr | None = _setting(
+        "Dagster", "Dagster's own storage: postgresql://user:password@host/database.", variable="DAGSTER_POSTGRES_URL"
+    )
+    schedules: Literal["none", "all"] = _setting(
+        "Dagster", "Which schedules and sensors start by themselves; dev starts nothing.", "none"
+    )
+
+    @field_validator("postgres_url")
+    @classmethod
+    def _sqlalchemy_form(cls, value: SecretStr | None) -> SecretStr | None:
+        """The plain libpq scheme would select psycopg2; the platform speaks through psycopg 3."""
+        if value is None:
+            return None
+        text = value.get_secret_value()
+        for scheme in ("postgresql://", "postgres://"):
+            if text.startswith(scheme):
+                return SecretStr("postgresql+psycopg://" + text.removeprefix(scheme))
+        if not text.startswith("postgresql+psycopg://"):
+            message = "must begin with postgresql+psycopg:// (or postgresql://)"
+            raise ValueError(message)
+        return value
+
+    def require(self, *fields: str) -> None:
+        """Raise a ConfigurationError that names the variables of all unset `fields` at once."""
+        missing = [variable_of(name) for name in fields if getattr(self, name) is None]
+        if missing:
+            raise ConfigurationError(
+                f"not set: {', '.join(missing)}",
+                hint="set it in the environment, or start the embedded cloud: data-platform cloud up",
+            )
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that sets `field` (the first, where several do)."""
+    alias = Settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return f"{PREFIX}{field.upper()}"
+
+
+def embedded_env_file(home: Path) -> Path:
+    """Where `cloud up` leaves the variables of the running embedded cloud (NAME=value lines)."""
+    return home / "cloud" / "env"
+
+
+def load_settings() -> Settings:
+    """Read the environment; where it names no engine, the embedded cloud that runs in DATA_PLATFORM_HOME.
+
+    Raises ConfigurationError listing every value that does not fit, by variable name, without the value.
+    """
+    home = Path(os.environ.get(f"{PREFIX}HOME") or ".local")
+    env_file: Path | None = None
+    if not any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
+        candidate = embedded_env_file(home)
+        env_file = candidate if candidate.is_file() else None
+    try:
+        return Settings(_env_file=env_file)  # pyright: ignore[reportCallIssue] - pydantic-settings' own argument
+    except ValidationError as error:
+        lines = [f"{_location(e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise ConfigurationError(
+            "settings do not fit:\n  " + "\n  ".join(lines), hint="data-platform settings --help"
+        ) from None
+
+
+def _location(location: tuple[int | str, ...]) -> str:
+    name = str(location[0])
+    return variable_of(name) if name in Settings.model_fields else name

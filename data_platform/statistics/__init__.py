@@ -1,0 +1,1 @@
+"""CSV batches into PostgreSQL: validation and upsert. No Dagster in here."""

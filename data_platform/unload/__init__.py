@@ -1,0 +1,1 @@
+"""Redshift UNLOAD: statement, guard, manifest, proof, request lifecycle. No Dagster in here."""
