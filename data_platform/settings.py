@@ -38,12 +38,12 @@ def _shipped_catalog() -> Path:
 def _setting(
     group: str,
     description: str,
-    default: Any = None,  # noqa: ANN401 - pydantic's own idiom
+    default: Any = None,
     *,
     variable: str | tuple[str, ...] = (),
     factory: Callable[[], Any] | None = None,
-    **constraints: Any,  # noqa: ANN401 - pydantic's own idiom
-) -> Any:  # noqa: ANN401 - pydantic's own idiom
+    **constraints: Any,
+) -> Any:
     """One setting: its group in the documentation, its sentence, its default, its variable if not DATA_PLATFORM_*."""
     names = (variable,) if isinstance(variable, str) else variable
     if names:
@@ -81,17 +81,13 @@ class Settings(BaseSettings):
     aws_access_key_id: SecretStr | None = _setting(
         "AWS", "Key id; unset: boto3's own chain (role, profile).", variable="AWS_ACCESS_KEY_ID"
     )
-    aws_secret_access_key: SecretStr | None = _setting(
-        "AWS", "Secret of the key id.", variable="AWS_SECRET_ACCESS_KEY"
-    )
+    aws_secret_access_key: SecretStr | None = _setting("AWS", "Secret of the key id.", variable="AWS_SECRET_ACCESS_KEY")
     aws_session_token: SecretStr | None = _setting(
         "AWS", "Session token of temporary credentials.", variable="AWS_SESSION_TOKEN"
     )
     aws_region: str | None = _setting("AWS", "Region.", variable=("AWS_DEFAULT_REGION", "AWS_REGION"))
     raw_bucket: str = _setting("AWS", "Bucket of raw data: OTel logs, CSV drops.", "data-platform-raw")
-    curated_bucket: str = _setting(
-        "AWS", "Bucket of curated Parquet and of the summaries.", "data-platform-curated"
-    )
+    curated_bucket: str = _setting("AWS", "Bucket of curated Parquet and of the summaries.", "data-platform-curated")
     unload_bucket: str = _setting("AWS", "Bucket of UNLOAD results.", "data-platform-unload")
 
     # Redshift
@@ -118,9 +114,7 @@ class Settings(BaseSettings):
         "ClickHouse", "HTTP port (8443 with TLS).", 8443, variable="CLICKHOUSE_PORT", ge=1, le=65535
     )
     clickhouse_user: str = _setting("ClickHouse", "User.", "default", variable="CLICKHOUSE_USER")
-    clickhouse_password: SecretStr = _setting(
-        "ClickHouse", "Password.", SecretStr(""), variable="CLICKHOUSE_PASSWORD"
-    )
+    clickhouse_password: SecretStr = _setting("ClickHouse", "Password.", SecretStr(""), variable="CLICKHOUSE_PASSWORD")
     clickhouse_secure: bool = _setting("ClickHouse", "Connect with TLS.", True)
     clickhouse_s3_collection: str | None = _setting(
         "ClickHouse",
@@ -159,7 +153,9 @@ class Settings(BaseSettings):
         "Dagster", "Dagster's instance folder (holds dagster.yaml).", variable="DAGSTER_HOME"
     )
     dagster_postgres_url: SecretStr | None = _setting(
-        "Dagster", "Dagster's own storage: postgresql://user:password@host/database.", variable="DAGSTER_POSTGRES_URL"
+        "Dagster",
+        "Dagster's own storage: postgresql://user:password@host/database.",
+        variable="DAGSTER_POSTGRES_URL",
     )
     schedules: Literal["none", "all"] = _setting(
         "Dagster", "Which schedules and sensors start by themselves; dev starts nothing.", "none"

@@ -1,0 +1,98 @@
+"""AWS: sessions, clients and the classifier of botocore's errors. The endpoint is a setting, never a special case."""
+
+from typing import TYPE_CHECKING, Any
+
+from data_platform.errors import Fault
+from data_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60  # above the 20 s of an SQS long poll
+
+THROTTLING_CODES = frozenset(
+    {"Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException",
+     "ProvisionedThroughputExceededException", "503"}
+)  # fmt: skip
+CONFIGURATION_CODES = frozenset(
+    {"AccessDenied", "AccessDeniedException", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
+     "UnrecognizedClientException", "NoSuchBucket", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
+)  # fmt: skip
+
+
+def client(settings: Settings, service: str, *, pool: int = 20) -> Any:
+    """A boto3 client of `service`; retries of botocore are bounded (standard mode, 3 attempts)."""
+    import boto3
+    from botocore.config import Config
+
+    def secret(name: str) -> str | None:
+        value = getattr(settings, name)
+        return None if value is None else value.get_secret_value()
+
+    return boto3.session.Session().client(  # pyright: ignore[reportCallIssue] - the service is a variable
+        service,  # pyright: ignore[reportArgumentType]
+        endpoint_url=settings.aws_endpoint_url,
+        aws_access_key_id=secret("aws_access_key_id"),
+        aws_secret_access_key=secret("aws_secret_access_key"),
+        aws_session_token=secret("aws_session_token"),
+        region_name=settings.aws_region,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=pool,
+        ),
+    )
+
+
+def s3(settings: Settings) -> "S3Client":
+    """S3."""
+    return client(settings, "s3")
+
+
+def sqs(settings: Settings) -> "SQSClient":
+    """SQS."""
+    return client(settings, "sqs")
+
+
+def events(settings: Settings) -> "EventBridgeClient":
+    """EventBridge."""
+    return client(settings, "events")
+
+
+def cloudwatch(settings: Settings) -> "CloudWatchClient":
+    """CloudWatch."""
+    return client(settings, "cloudwatch")
+
+
+def classify(error: BaseException) -> Fault:
+    """What may be done about an error of botocore."""
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        HTTPClientError,
+        NoCredentialsError,
+        NoRegionError,
+        PartialCredentialsError,
+    )
+    from botocore.exceptions import (
+        ConnectionError as BotoConnectionError,
+    )
+
+    if isinstance(error, ClientError):
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code in THROTTLING_CODES or status in {429, 503}:
+            return Fault.THROTTLED
+        if code in CONFIGURATION_CODES or status in {401, 403}:
+            return Fault.CONFIGURATION
+        return Fault.TRANSIENT if status >= 500 or code == "RequestTimeout" else Fault.PERMANENT
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | NoRegionError):
+        return Fault.CONFIGURATION
+    if isinstance(error, BotoConnectionError | HTTPClientError):
+        return Fault.TRANSIENT
+    return Fault.PERMANENT if isinstance(error, BotoCoreError) else Fault.UNKNOWN
