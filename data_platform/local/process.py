@@ -3,6 +3,7 @@
 Used by the supervisor, and by tests that need one engine alone.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -110,20 +111,16 @@ class EngineProcess:
             return
         if self.running():
             self._process.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
 
     def kill(self) -> None:
         """kill -9 of the whole process group, as a power cut would; returns when the child is reaped."""
         if self._process is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
 
     def log_tail(self) -> str:
