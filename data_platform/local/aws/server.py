@@ -1,0 +1,51 @@
+"""The engine itself: one moto server on one loopback port, with our patches and middleware around it.
+
+What is patched, and why, stands in the modules this one installs; nothing here knows a protocol.
+"""
+
+import logging
+import os
+import threading
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import ThreadedWSGIServer
+
+from data_platform.local.engine import EngineContext
+
+ACCESS_KEY = "embedded"
+SECRET_KEY = "embedded"  # noqa: S105 - the fixed key of a loopback engine
+REGION = "us-east-1"
+
+
+class AwsEngine:
+    """moto behind one HTTP port, with S3 kept in the state folder."""
+
+    NAME = "aws"
+    PORTS = ("http",)
+    FAULT_KINDS: tuple[str, ...] = ()
+    NEEDS: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._server: ThreadedWSGIServer | None = None
+
+    def start(self, context: EngineContext) -> dict[str, str]:
+        """Serve on `context.ports["http"]`; returns the variables every AWS SDK reads."""
+        os.environ.setdefault("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request otherwise
+        port = context.ports["http"]
+        application = DomainDispatcherApplication(create_backend_app)
+        self._server = ThreadedWSGIServer("127.0.0.1", port, application, handler=MotoRequestHandler)
+        threading.Thread(target=self._server.serve_forever, name="aws-http", daemon=True).start()
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+
+    def stop(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
