@@ -1,0 +1,1 @@
+"""Alembic environment of the ledger; versions/ holds one file per step."""
