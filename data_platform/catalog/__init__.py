@@ -1,1 +1,6 @@
-"""What moves: datasets, domains and services, read from catalog/*.yaml into frozen models."""
+"""What moves: datasets, domains, services and topics, read from catalog/*.yaml into frozen models."""
+
+from data_platform.catalog.load import Catalog, load_catalog
+from data_platform.catalog.problems import CatalogError, Problem
+
+__all__ = ["Catalog", "CatalogError", "Problem", "load_catalog"]

@@ -3,11 +3,17 @@
 Every model forbids unknown keys, so that a misspelt key is a reported mistake and never a silent default.
 """
 
+from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from data_platform.catalog import types
+from data_platform.errors import ConfigurationError
+
+SNAPSHOT_SUFFIX = "_snapshots"
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Owner = Annotated[str, Field(pattern=r"^(team:[A-Za-z0-9_-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
@@ -68,25 +74,72 @@ class Domain(Model):
         return f"{self.name}/"
 
 
+def _known_type(text: str) -> str:
+    parsed = types.parse(text)
+    if parsed.nullable:
+        raise ValueError(f"write `nullable: true` beside the type instead of '{text}'")
+    return text
+
+
 class Column(Model):
-    """One column of a dataset. `type` is a ClickHouse type (types.py lists them)."""
+    """One column of a dataset: its name, its ClickHouse type, whether it may be null."""
 
-    name: Identifier
-    type: str
-    nullable: bool = False
-    description: str = ""
+    name: Annotated[Identifier, Field(description="Name in Redshift, in Parquet and in ClickHouse.")]
+    type: Annotated[
+        str, AfterValidator(_known_type), Field(description="ClickHouse type, e.g. Int32, LowCardinality(String).")
+    ]
+    nullable: Annotated[bool, Field(description="Whether the column may hold null.")] = False
+    description: Annotated[str, Field(description="What the values mean, with their unit.")] = ""
+
+    @model_validator(mode="after")
+    def _null_fits(self) -> Self:
+        _ = self.clickhouse_type
+        return self
+
+    @property
+    def clickhouse_type(self) -> types.ColumnType:
+        """The parsed type, with the column's nullability."""
+        return types.parse(self.type).with_nullable(self.nullable)
 
 
-class Source(Model):
-    """Where the rows come from in Redshift: a table, or one SELECT; a daily one names its partition column.
+class RedshiftSource(Model):
+    """Rows from Redshift: a table, or one SELECT. A daily dataset names the DATE column that cuts it into days."""
 
-    `ready` is SQL with one boolean cell that must be true before a day is unloaded; `:day` stands for the day.
-    """
+    kind: Literal["redshift"] = "redshift"
+    table: Annotated[
+        str | None,
+        Field(pattern=r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$", description="schema.table to read."),
+    ] = None
+    sql: Annotated[str | None, Field(description="One SELECT to read instead of a table.")] = None
+    partition_column: Annotated[
+        Identifier | None, Field(description="DATE column whose value is the partition's day (daily only).")
+    ] = None
+    ready: Annotated[
+        str | None,
+        Field(description="SELECT with one boolean cell, true once the day is complete; :day is the day."),
+    ] = None
 
-    table: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_$]*\.[a-z_][a-z0-9_$]*$")] | None = None
-    sql: str | None = None
-    partition_column: Identifier | None = None
-    ready: str | None = None
+
+class OtelLogsSource(Model):
+    """Rows from OpenTelemetry logs on S3 (`<prefix>/year=YYYY/month=MM/day=DD/hour=HH/`); the columns are fixed."""
+
+    kind: Literal["otel_logs"]
+    prefix: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*[A-Za-z0-9]$", description="Key prefix in the raw bucket.")
+    ] = "otel-logs"
+
+
+def _source_kind(value: object) -> str | None:
+    """`kind` may be left out for Redshift, where nearly every dataset comes from."""
+    if isinstance(value, Mapping):
+        return str(cast("Mapping[str, object]", value).get("kind", "redshift"))
+    return getattr(value, "kind", None)
+
+
+Source = Annotated[
+    Annotated[RedshiftSource, Tag("redshift")] | Annotated[OtelLogsSource, Tag("otel_logs")],
+    Discriminator(_source_kind),
+]
 
 
 class NotNull(Model):
@@ -124,28 +177,54 @@ Check = Annotated[NotNull | Unique | Range | RowDrift, Field(discriminator="kind
 
 
 class Dataset(Model):
-    """One dataset: a Redshift source, its curated Parquet and its ClickHouse table `<domain>.<name>`."""
+    """One dataset: where its rows come from, its curated Parquet and its ClickHouse table `<domain>.<name>`."""
 
-    name: Identifier
-    domain: Identifier
-    description: str
-    owner: Owner
-    mode: Mode = Mode.DAILY
-    source: Source
-    start: date | None = None  # the first day (daily only)
-    end: date | None = None  # the last day, for a history that is closed
-    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
-    order_by: Annotated[tuple[Identifier, ...], Field(min_length=1)]
-    partition_by: str = "_ds"  # nothing else is accepted; the key exists so that a mistake gets a reason
-    freshness_hours: Annotated[float, Field(gt=0)] | None = None
-    checks: tuple[Check, ...] = ()
-    overwrite: Overwrite = Overwrite.REPLACE
-    retention_days: Annotated[int, Field(ge=1)] | None = None
+    name: Annotated[Identifier, Field(description="Name of the dataset and of its table; the file is called so.")]
+    domain: Annotated[Identifier, Field(description="Domain; the file lies in the folder of this name.")]
+    description: Annotated[str, Field(min_length=1, description="What one row is.")]
+    owner: Annotated[Owner, Field(description="team:<name>, or an e-mail address.")]
+    mode: Annotated[Mode, Field(description="daily: a partition a day. snapshot: the newest whole copy.")] = Mode.DAILY
+    source: Annotated[Source, Field(description="Where the rows come from.")]
+    start: Annotated[date | None, Field(description="First day (daily only).")] = None
+    end: Annotated[date | None, Field(description="Last day, for a history that is closed (daily only).")] = None
+    columns: Annotated[tuple[Column, ...], Field(min_length=1, description="The columns, in order.")]
+    order_by: Annotated[
+        tuple[Identifier, ...], Field(min_length=1, description="Sorting key: what readers filter by comes first.")
+    ]
+    partition_by: Annotated[
+        str, Field(description="Always _ds; the key exists so that another partitioning gets a reason.")
+    ] = "_ds"
+    freshness_hours: Annotated[
+        float | None, Field(gt=0, description="Hours after the end of a day until its rows must be visible.")
+    ] = None
+    checks: Annotated[tuple[Check, ...], Field(description="What must hold for every partition.")] = ()
+    overwrite: Annotated[Overwrite, Field(description="What happens to an object overwritten under the same key.")] = (
+        Overwrite.REPLACE
+    )
+    retention_days: Annotated[
+        int | None, Field(ge=1, description="Partitions older than this are dropped from ClickHouse; absent: never.")
+    ] = None
 
     @property
     def key(self) -> str:
         """`<domain>/<name>`: the dataset's name everywhere outside SQL."""
         return f"{self.domain}/{self.name}"
+
+    @property
+    def storage_name(self) -> str:
+        """Name of the table that stores the rows: loads, rebuilds and partitions work on this one.
+
+        Readers always query `<domain>.<name>`: the same table for a daily dataset, the view of the newest snapshot
+        over `<name>_snapshots` for a snapshot.
+        """
+        return f"{self.name}{SNAPSHOT_SUFFIX}" if self.mode is Mode.SNAPSHOT else self.name
+
+    @property
+    def redshift(self) -> RedshiftSource:
+        """The Redshift source. Raises ConfigurationError where the rows come from elsewhere."""
+        if isinstance(self.source, RedshiftSource):
+            return self.source
+        raise ConfigurationError(f"{self.key} does not come from Redshift but from {self.source.kind}")
 
 
 class ConversionSteps(Model):
@@ -177,3 +256,12 @@ class Service(Model):
     def prefix(self) -> str:
         """Prefix of the service's tables: every `-` becomes `_`."""
         return self.name.replace("-", "_")
+
+
+class Topic(Model):
+    """A Kafka topic the platform makes."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,120}$", description="Topic name.")]
+    description: str = ""
+    partitions: Annotated[int, Field(ge=1, le=1000)] = 3
+    retention_days: Annotated[int, Field(ge=1)] = 7

@@ -1,0 +1,268 @@
+"""What the values of an entry may say together, and entries of each other. Pure; the form of a value is models.py's.
+
+A rule names the fields it judges; it is left out where one of them was mended (validate.py), since nobody wrote that.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from data_platform.catalog.models import (
+    SNAPSHOT_SUFFIX,
+    Check,
+    Dataset,
+    Domain,
+    Mode,
+    NotNull,
+    OtelLogsSource,
+    Range,
+    RedshiftSource,
+    Service,
+    Unique,
+)
+from data_platform.catalog.problems import Problem
+from data_platform.catalog.validate import Draft, Mistake, nearest
+
+# Databases of ClickHouse itself and of the platform's own tables.
+RESERVED_DOMAINS = frozenset({"default", "system", "information_schema", "platform"})
+METRICS = (
+    "dau",
+    "mau",
+    "retention",
+    "conversion",
+    "user_cohort",
+    "session_metrics",
+    "event_distribution",
+)
+# What the curation of OpenTelemetry logs writes; the catalogue decides types, order and comments.
+OTEL_COLUMNS = (
+    *("service_name", "event_time", "event_date", "event_name", "user_id", "session_id", "attributes"),
+    *("trace_id", "record_uid", "source_object", "source_position"),
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule over one kind of entry; `judges` are the dotted fields it looks at."""
+
+    entry: type[Any]
+    judges: tuple[str, ...]
+    check: Callable[[Any], Iterable[Mistake]]
+
+
+_RULES: list[Rule] = []
+
+
+def _rule(
+    entry: type[Any], *judges: str
+) -> Callable[[Callable[[Any], Iterable[Mistake]]], Callable[[Any], Iterable[Mistake]]]:
+    def register(check: Callable[[Any], Iterable[Mistake]]) -> Callable[[Any], Iterable[Mistake]]:
+        _RULES.append(Rule(entry, judges, check))
+        return check
+
+    return register
+
+
+def problems(draft: Draft[Any]) -> list[Mistake]:
+    """Mistakes within one entry."""
+    return [
+        mistake
+        for rule in _RULES
+        if isinstance(draft.model, rule.entry) and not _overlaps(rule.judges, draft.unsure)
+        for mistake in rule.check(draft.model)
+    ]
+
+
+def _overlaps(judges: Iterable[str], unsure: frozenset[str]) -> bool:
+    return any(
+        judged == field or judged.startswith(f"{field}.") or field.startswith(f"{judged}.")
+        for judged in judges
+        for field in unsure
+    )
+
+
+@_rule(Dataset, "columns.name")
+def _column_names(dataset: Dataset) -> Iterator[Mistake]:
+    first: dict[str, int] = {}
+    for position, column in enumerate(dataset.columns):
+        if first.setdefault(column.name, position) != position:
+            yield ("columns", position, "name"), f"'{column.name}' is columns[{first[column.name]}] already"
+
+
+@_rule(Dataset, "columns.name", "columns.nullable", "order_by")
+def _order(dataset: Dataset) -> Iterator[Mistake]:
+    columns = {column.name: column for column in dataset.columns}
+    for position, name in enumerate(dataset.order_by):
+        here = ("order_by", position)
+        if name not in columns:
+            yield here, f"'{name}' is no column{nearest(name, list(columns))}"
+        elif columns[name].nullable:
+            yield here, f"'{name}' is nullable; a sorting key holds no null"
+        elif columns[name].clickhouse_type.inner:
+            yield here, f"'{name}' is a {columns[name].clickhouse_type.name}, which has no order"
+        if name in dataset.order_by[:position]:
+            yield here, f"'{name}' stands twice"
+
+
+@_rule(Dataset, "partition_by")
+def _partitioning(dataset: Dataset) -> Iterator[Mistake]:
+    if dataset.partition_by != "_ds":
+        reason = "an object of one day must be one partition, or its load is not atomic"
+        yield ("partition_by",), f"must be _ds, not '{dataset.partition_by}': {reason}"
+
+
+@_rule(Dataset, "mode", "source", "start", "end")
+def _mode(dataset: Dataset) -> Iterator[Mistake]:
+    source = dataset.source
+    if dataset.mode is Mode.SNAPSHOT:
+        if isinstance(source, OtelLogsSource):
+            yield ("mode",), "events come day by day: mode must be daily"
+        elif source.partition_column is not None:
+            yield ("source", "partition_column"), "a snapshot is unloaded whole and has no partition column"
+        for name in ("start", "end"):
+            if getattr(dataset, name) is not None:
+                yield (name,), f"a snapshot has no {name} day"
+        return
+    if isinstance(source, RedshiftSource) and source.partition_column is None:
+        yield ("source", "partition_column"), "is missing: a daily dataset names the DATE column that cuts it into days"
+    if dataset.start is None:
+        yield ("start",), "is missing: a daily dataset names its first day"
+    elif dataset.end is not None and dataset.end < dataset.start:
+        yield ("end",), f"{dataset.end} is before the start, {dataset.start}"
+
+
+@_rule(Dataset, "source")
+def _source(dataset: Dataset) -> Iterator[Mistake]:
+    source = dataset.source
+    if not isinstance(source, RedshiftSource):
+        return
+    if (source.table is None) == (source.sql is None):
+        both = "both are given" if source.table is not None else "neither is given"
+        yield ("source",), f"names either a table or one SELECT (sql); {both}"
+    for name in ("sql", "ready"):
+        text = getattr(source, name)
+        if text is not None and not text.strip():
+            yield ("source", name), "is empty"
+
+
+@_rule(Dataset, "source", "columns.name")
+def _otel_columns(dataset: Dataset) -> Iterator[Mistake]:
+    if not isinstance(dataset.source, OtelLogsSource):
+        return
+    for position, column in enumerate(dataset.columns):
+        if column.name not in OTEL_COLUMNS:
+            reason = f"curated events have no '{column.name}'{nearest(column.name, OTEL_COLUMNS)}"
+            yield ("columns", position, "name"), reason
+    missing = [name for name in OTEL_COLUMNS if name not in {column.name for column in dataset.columns}]
+    if missing:
+        yield ("columns",), f"curated events also have {', '.join(missing)}"
+
+
+@_rule(Dataset, "checks", "columns.name", "columns.type")
+def _checks(dataset: Dataset) -> Iterator[Mistake]:
+    columns = {column.name: column for column in dataset.columns}
+    for position, check in enumerate(dataset.checks):
+        for path, name in _checked_columns(check):
+            if name not in columns:
+                yield ("checks", position, *path), f"'{name}' is no column{nearest(name, list(columns))}"
+        if isinstance(check, Range):
+            yield from (((("checks", position, *path)), reason) for path, reason in _range(check, dataset))
+
+
+def _checked_columns(check: Check) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    match check:
+        case NotNull() | Unique():
+            for position, name in enumerate(check.columns):
+                yield ("columns", position), name
+        case Range():
+            yield ("column",), check.column
+        case _:
+            return
+
+
+def _range(check: Range, dataset: Dataset) -> Iterator[Mistake]:
+    if check.min is None and check.max is None:
+        yield (), "a range has a min, a max or both"
+    if check.min is not None and check.max is not None and check.max < check.min:
+        yield ("max",), f"{check.max:g} is below the min, {check.min:g}"
+    for column in dataset.columns:
+        if column.name == check.column and column.clickhouse_type.family not in {"integer", "float", "decimal"}:
+            yield ("column",), f"'{column.name}' is a {column.clickhouse_type.sql}; a range is for numbers"
+
+
+@_rule(Domain, "name")
+def _domain_name(domain: Domain) -> Iterator[Mistake]:
+    if domain.name in RESERVED_DOMAINS:
+        yield ("name",), f"'{domain.name}' is a database of ClickHouse or of the platform itself"
+
+
+@_rule(Domain, "batch")
+def _batch(domain: Domain) -> Iterator[Mistake]:
+    batch = domain.batch
+    if batch.max < batch.min:
+        yield ("batch", "max"), f"{batch.max} is below the min, {batch.min}"
+    if batch.peak is not None and batch.peak < batch.max:
+        yield ("batch", "peak"), f"{batch.peak} is below the max, {batch.max}"
+
+
+@_rule(Service, "time_zone")
+def _time_zone(service: Service) -> Iterator[Mistake]:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+    try:
+        ZoneInfo(service.time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        reason = f"unknown time zone '{service.time_zone}'{nearest(service.time_zone, sorted(available_timezones()))}"
+        yield ("time_zone",), reason
+
+
+@_rule(Service, "cohorts")
+def _cohorts(service: Service) -> Iterator[Mistake]:
+    ages = service.cohorts
+    if not ages.recent < ages.active < ages.veteran:
+        found = f"recent {ages.recent}, active {ages.active}, veteran {ages.veteran}"
+        yield ("cohorts",), f"the ages must rise from recent over active to veteran; found {found}"
+
+
+@_rule(Service, "conversion")
+def _conversion(service: Service) -> Iterator[Mistake]:
+    if service.conversion.view == service.conversion.cart:
+        yield ("conversion", "cart"), f"'{service.conversion.cart}' is the name of the view step too"
+
+
+def place_problems(draft: Draft[Dataset], path: PurePath, domains: Mapping[str, Domain]) -> Iterator[Mistake]:
+    """Whether a dataset's file lies where its domain and name say: `path` is relative to `datasets/`."""
+    dataset = draft.model
+    if "domain" not in draft.unsure and dataset.domain not in domains:
+        yield ("domain",), f"unknown domain '{dataset.domain}'{nearest(dataset.domain, list(domains))}"
+    if "domain" not in draft.unsure and path.parent.as_posix() != dataset.domain:
+        yield ("domain",), f"is '{dataset.domain}', but the file lies in the folder datasets/{path.parent.as_posix()}"
+    if "name" not in draft.unsure and path.name != f"{dataset.name}.yaml":
+        yield ("name",), f"is '{dataset.name}', so the file must be called {dataset.name}.yaml"
+
+
+def service_problems(services: list[Service]) -> Iterator[Mistake]:
+    """Services whose tables would have the same names."""
+    counts = Counter(service.prefix for service in services)
+    for service in services:
+        if counts[service.prefix] > 1:
+            same = ", ".join(each.name for each in services if each.prefix == service.prefix and each is not service)
+            yield (service.name,), f"has the table prefix '{service.prefix}', which {same} has too"
+
+
+def catalog_problems(datasets: Mapping[str, tuple[str, Dataset]], services: Mapping[str, Service]) -> Iterator[Problem]:
+    """Datasets whose table is somebody else's: a snapshot's storage, or a summary of a service."""
+    summaries = {
+        f"analytics/{service.prefix}_{metric}_summary": service.name
+        for service in services.values()
+        for metric in METRICS
+    }
+    for key, (file, dataset) in datasets.items():
+        if key in summaries:
+            yield Problem(file, "name", f"{dataset.domain}.{dataset.name} is a summary table of {summaries[key]}")
+        whole, suffix, _ = dataset.name.rpartition(SNAPSHOT_SUFFIX)
+        other = datasets.get(f"{dataset.domain}/{whole}")
+        if suffix and other is not None and other[1].mode is Mode.SNAPSHOT:
+            yield Problem(file, "name", f"{dataset.domain}.{dataset.name} stores the snapshots of {other[1].key}")
