@@ -10,6 +10,10 @@ import threading
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import ThreadedWSGIServer
 
+from data_platform.local.aws import events, objects, queues
+from data_platform.local.aws.durability import DurableS3
+from data_platform.local.aws.requests import read_facts
+from data_platform.local.aws.store import StateStore
 from data_platform.local.engine import EngineContext
 
 ACCESS_KEY = "embedded"
@@ -27,14 +31,22 @@ class AwsEngine:
 
     def __init__(self) -> None:
         self._server: ThreadedWSGIServer | None = None
+        self._store: StateStore | None = None
 
     def start(self, context: EngineContext) -> dict[str, str]:
         """Serve on `context.ports["http"]`; returns the variables every AWS SDK reads."""
         os.environ.setdefault("AWS_ACCESS_KEY_ID", ACCESS_KEY)
         os.environ.setdefault("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request otherwise
+        self._store = StateStore(context.state)
+        objects.install(self._store.blobs)
+        queues.install(context.faults)
+        events.install(context.faults)
+        self._store.load()
+        bus = events.EventThread()
+        application = DurableS3(DomainDispatcherApplication(create_backend_app), self._store, bus, read_facts)
         port = context.ports["http"]
-        application = DomainDispatcherApplication(create_backend_app)
         self._server = ThreadedWSGIServer("127.0.0.1", port, application, handler=MotoRequestHandler)
         threading.Thread(target=self._server.serve_forever, name="aws-http", daemon=True).start()
         return {
@@ -45,7 +57,9 @@ class AwsEngine:
         }
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop serving and close the database."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+        if self._store is not None:
+            self._store.close()
