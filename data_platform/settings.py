@@ -42,9 +42,13 @@ def _setting(
     *,
     variable: str | tuple[str, ...] = (),
     factory: Callable[[], Any] | None = None,
+    shown: str | None = None,
     **constraints: Any,
 ) -> Any:
-    """One setting: its group in the documentation, its sentence, its default, its variable if not DATA_PLATFORM_*."""
+    """One setting: its group in the documentation, its sentence, its default, its variable if not DATA_PLATFORM_*.
+
+    `shown` is the default as the documentation tells it, where the value itself depends on the machine.
+    """
     names = (variable,) if isinstance(variable, str) else variable
     if names:
         constraints["validation_alias"] = AliasChoices(*names)
@@ -52,7 +56,9 @@ def _setting(
         constraints["default_factory"] = factory
     else:
         constraints["default"] = default
-    return Field(description=description, json_schema_extra={"group": group}, **constraints)
+    extra: dict[str, Any] = {"group": group} if shown is None else {"group": group, "shown": shown}
+    constraints |= {"description": description, "json_schema_extra": extra}
+    return Field(**constraints)
 
 
 class Settings(BaseSettings):
@@ -70,7 +76,12 @@ class Settings(BaseSettings):
         pattern=r"^[a-z][a-z0-9-]{0,30}$",
     )
     home: Path = _setting("General", "State folder of the embedded cloud and of local runs.", Path(".local"))
-    catalog: Path = _setting("General", "Folder of the catalogue's YAML files.", factory=_shipped_catalog)
+    catalog: Path = _setting(
+        "General",
+        "Folder of the catalogue's YAML files.",
+        factory=_shipped_catalog,
+        shown="the catalog/ that is shipped",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("General", "Level of the logs.", "INFO")
     log_format: Literal["text", "json"] = _setting("General", "Form of the log lines.", "text")
 
@@ -89,6 +100,11 @@ class Settings(BaseSettings):
     raw_bucket: str = _setting("AWS", "Bucket of raw data: OTel logs, CSV drops.", "data-platform-raw")
     curated_bucket: str = _setting("AWS", "Bucket of curated Parquet and of the summaries.", "data-platform-curated")
     unload_bucket: str = _setting("AWS", "Bucket of UNLOAD results.", "data-platform-unload")
+    alarm_topic: str | None = _setting(
+        "AWS",
+        "SNS topic (ARN) the alarms are sent to; unset: alarms change their state and tell nobody.",
+        pattern=r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w.-]+$",
+    )
 
     # Redshift
     redshift_host: str | None = _setting("Redshift", "Host name.", variable="REDSHIFT_HOST")
@@ -129,6 +145,14 @@ class Settings(BaseSettings):
         "ClickHouse", "Cluster name: DDL ON CLUSTER, Replicated engines, s3Cluster.", pattern=r"^[\w.{}-]+$"
     )
     clickhouse_timeout_s: int = _setting("ClickHouse", "Longest wait for one answer, in seconds.", 300, ge=1)
+
+    # Loader
+    loader_lease_s: float = _setting(
+        "Loader", "Lease on a table partition, in seconds; a killed worker's partition is free after it.", 30.0, ge=1
+    )
+    loader_rebuild_memory_mb: int = _setting(
+        "Loader", "max_memory_usage of one insert of a rebuild, in MiB.", 4096, ge=64
+    )
 
     # Kafka
     kafka_bootstrap_servers: str | None = _setting(
@@ -188,10 +212,15 @@ class Settings(BaseSettings):
 
 def variable_of(field: str) -> str:
     """The environment variable that sets `field` (the first, where several do)."""
+    return variables_of(field)[0]
+
+
+def variables_of(field: str) -> tuple[str, ...]:
+    """All environment variables that set `field`; the first that is set counts."""
     alias = Settings.model_fields[field].validation_alias
     if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return f"{PREFIX}{field.upper()}"
+        return tuple(str(choice) for choice in alias.choices)
+    return (f"{PREFIX}{field.upper()}",)
 
 
 def embedded_env_file(home: Path) -> Path:
@@ -204,18 +233,34 @@ def load_settings() -> Settings:
 
     Raises ConfigurationError listing every value that does not fit, by variable name, without the value.
     """
-    home = Path(os.environ.get(f"{PREFIX}HOME") or ".local")
-    env_file: Path | None = None
-    if not any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
-        candidate = embedded_env_file(home)
-        env_file = candidate if candidate.is_file() else None
     try:
-        return Settings(_env_file=env_file)  # pyright: ignore[reportCallIssue] - pydantic-settings' own argument
+        return Settings(_env_file=_env_file_in_force())  # pyright: ignore[reportCallIssue] - pydantic-settings' own argument
     except ValidationError as error:
-        lines = [f"{_location(e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"{_location(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
         raise ConfigurationError(
-            "settings do not fit:\n  " + "\n  ".join(lines), hint="data-platform settings --help"
+            "settings do not fit:\n  " + "\n  ".join(lines), hint="docs/settings.md describes every variable"
         ) from None
+
+
+def origin_of(settings: Settings, field: str) -> Literal["default", "environment", "embedded cloud"]:
+    """Where the value of `field` came from, for settings made by `load_settings` in this environment."""
+    if field not in settings.model_fields_set:
+        return "default"
+    return "environment" if any(os.environ.get(name) for name in variables_of(field)) else "embedded cloud"
+
+
+def unknown_variables() -> list[str]:
+    """Variables of the environment that begin like ours and set nothing: mostly a misspelt name."""
+    known = {variable for field in Settings.model_fields for variable in variables_of(field)}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def _env_file_in_force() -> Path | None:
+    """The embedded cloud's file, where it runs and the environment names no engine."""
+    if any(os.environ.get(name) for name in ENDPOINT_VARIABLES):
+        return None
+    candidate = embedded_env_file(Path(os.environ.get(f"{PREFIX}HOME") or ".local"))
+    return candidate if candidate.is_file() else None
 
 
 def _location(location: tuple[int | str, ...]) -> str:

@@ -57,7 +57,7 @@ def test_a_lease_that_is_over_can_be_taken_and_the_old_holder_is_fenced(ledger: 
     end_lease(ledger)
     newer = taken(ledger, "newer")
     assert newer.token > slept.token
-    with ledger.connect() as connection, pytest.raises(LockLostError, match="newer .token 2. holds it now"):
+    with ledger.connect() as connection, pytest.raises(LockLostError, match=r"newer \(token 2\) holds it now"):
         hold(connection, slept)
     with ledger.connect() as connection, pytest.raises(LockLostError):
         renew(connection, slept, MINUTE)

@@ -1,4 +1,4 @@
-"""The migrations: from nothing to the tables in the code, back, and again; by two at once; never backwards by accident."""
+"""The migrations: from nothing to the tables in the code, back, and again; by many at once; never by accident."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
