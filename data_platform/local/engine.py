@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,14 +22,26 @@ from typing import Any, Protocol
 
 from data_platform.local.faults import FaultBoard
 
-ENGINES: Mapping[str, str] = {
-    "aws": "data_platform.local.aws",
-    "warehouse": "data_platform.local.warehouse",
-    "clickhouse": "data_platform.local.clickhouse",
-    "kafka": "data_platform.local.kafka",
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What the parent must know of an engine before it runs, said here so that the parent imports none of them."""
+
+    module: str
+    ports: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+ENGINES: Mapping[str, EngineSpec] = {
+    "aws": EngineSpec("data_platform.local.aws", ports=("http",)),
+    "warehouse": EngineSpec("data_platform.local.warehouse", ports=("redshift", "postgres"), needs=("aws",)),
+    "clickhouse": EngineSpec("data_platform.local.clickhouse", ports=("http",), needs=("aws",)),
+    "kafka": EngineSpec("data_platform.local.kafka", ports=("kafka",)),
 }
 READY_FILE = "ready.json"
 PARENT_POLL_S = 0.5
+# A child that has been told to end and is still starting or stopping is cut off then.
+HARD_END_S = 10.0
 
 
 @dataclass
@@ -61,7 +74,7 @@ class Engine(Protocol):
 
 def load_engine(name: str) -> type[Engine]:
     """The engine class called `name`. Raises KeyError for an unknown name."""
-    return importlib.import_module(ENGINES[name]).ENGINE
+    return importlib.import_module(ENGINES[name].module).ENGINE
 
 
 class _ControlHandler(BaseHTTPRequestHandler):
@@ -115,7 +128,20 @@ def write_ready(state: Path, facts: Mapping[str, object]) -> None:
     temporary.rename(state / READY_FILE)
 
 
-def run_child(engine_class: Callable[[], Engine], context: EngineContext) -> int:
+def watch_parent(parent: int, stop: threading.Event) -> None:
+    """Set `stop` once process `parent` is no longer ours, and cut this process off when it has not ended soon after."""
+
+    def watch() -> None:
+        while not stop.wait(PARENT_POLL_S):
+            if os.getppid() != parent:
+                stop.set()
+        time.sleep(HARD_END_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+def run_child(engine_class: Callable[[], Engine], context: EngineContext, parent: int) -> int:
     """The life of a child: start, tell, wait for the end, stop. Returns the exit code."""
     stop = threading.Event()
 
@@ -125,24 +151,24 @@ def run_child(engine_class: Callable[[], Engine], context: EngineContext) -> int
     signal.signal(signal.SIGTERM, on_signal)
     # Ctrl-C reaches the whole foreground group; the supervisor decides the order of the end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-    (context.state / READY_FILE).unlink(missing_ok=True)
+    watch_parent(parent, stop)
     engine = engine_class()
-    env = engine.start(context)
-    control = serve_control(context.faults)
-    facts = {
-        "pid": os.getpid(),
-        "ports": context.ports,
-        "control_url": f"http://127.0.0.1:{control.server_port}",
-        "env": env,
-    }
-    write_ready(context.state, facts)
-    while not stop.wait(PARENT_POLL_S):
-        if os.getppid() != parent:
-            break
-    engine.stop()
-    (context.state / READY_FILE).unlink(missing_ok=True)
-    control.shutdown()
+    try:
+        env = engine.start(context)
+        control = serve_control(context.faults)
+        facts = {
+            "pid": os.getpid(),
+            "ports": context.ports,
+            "control_url": f"http://127.0.0.1:{control.server_port}",
+            "env": env,
+        }
+        if not stop.is_set():
+            write_ready(context.state, facts)
+        stop.wait()
+        control.shutdown()
+    finally:
+        (context.state / READY_FILE).unlink(missing_ok=True)
+        engine.stop()
     return 0
 
 
@@ -155,6 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True, help="state folder of this engine")
     parser.add_argument("--ports", type=json.loads, required=True, help='JSON, e.g. {"http": 41234}')
     parser.add_argument("--options", type=json.loads, default={}, help="JSON object, engine-specific")
+    parser.add_argument("--parent", type=int, help="end when this process is gone; default: whoever started it")
     arguments = parser.parse_args(argv)
     engine_class = load_engine(arguments.name)
     missing = set(engine_class.PORTS) - set(arguments.ports)
@@ -169,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
         faults=FaultBoard(engine_class.FAULT_KINDS),
         options=arguments.options,
     )
-    return run_child(engine_class, context)
+    return run_child(engine_class, context, arguments.parent or os.getppid())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Used by the supervisor, and by tests that need one engine alone.
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,20 +17,70 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from data_platform.errors import PlatformError
-from data_platform.local.engine import READY_FILE, load_engine
+from data_platform.local.engine import ENGINES, READY_FILE
 from data_platform.local.faults import FaultClient
 
 START_TIMEOUT_S = 60.0
+FIRST_PORT = 12000
+# A child must not see the variables of a developer's shell: they lead to production.
+ENGINE_VARIABLE_PREFIXES = (
+    "AWS_",
+    "CLICKHOUSE_",
+    "REDSHIFT_",
+    "KAFKA_",
+    "POSTGRES_",
+    "PG",
+    "DAGSTER_",
+    "DATA_PLATFORM",
+)
+# Inherited by whatever an engine starts in turn (PostgreSQL's server): by it an orphan is told from a stranger.
+MARKER_VARIABLE = "EMBEDDED_CLOUD_STATE"
 STOP_TIMEOUT_S = 8.0
+POLL_S = 0.02
 LOG_TAIL_LINES = 15
 
 
-def free_port() -> int:
-    """A loopback TCP port that nobody listens on now."""
+def _below_ephemeral() -> int:
+    """The first port the kernel gives to outgoing connections: a listener's port must not come from there."""
+    setting = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    return int(setting.read_text().split()[0]) if setting.exists() else 32768
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a loopback listener could bind `port` now (a port in TIME_WAIT is free for a listener)."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody listens on now, and that no outgoing connection will be given."""
+    candidates = range(FIRST_PORT, max(_below_ephemeral(), FIRST_PORT + 1000))
+    for _ in range(1000):
+        port = random.choice(candidates)  # noqa: S311 - spread, not secrecy: parallel test runs must not meet
+        if port_is_free(port):
+            return port
+    raise PlatformError("found no free loopback port", hint=f"looked between {candidates.start} and {candidates.stop}")
+
+
+def children_environment(marker: Path) -> dict[str, str]:
+    """Our environment without what belongs to the engines, and with the mark that tells whose child a process is."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ENGINE_VARIABLE_PREFIXES)}
+    return {**kept, MARKER_VARIABLE: str(marker)}
+
+
+def descendants(pid: int) -> list[int]:
+    """Ids of all processes below `pid` now; empty when it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    return []
 
 
 @dataclass
@@ -49,7 +100,7 @@ class EngineProcess:
         cls, name: str, state: Path, options: Mapping[str, Any] | None = None, log: Path | None = None
     ) -> "EngineProcess":
         """An engine on ports that are free now."""
-        ports = {port: free_port() for port in load_engine(name).PORTS}
+        ports = {port: free_port() for port in ENGINES[name].ports}
         return cls(name, state, ports, dict(options or {}), log)
 
     @property
@@ -85,40 +136,59 @@ class EngineProcess:
         command = [
             *(sys.executable, "-m", "data_platform.local.engine", self.name),
             *("--state", str(self.state), "--ports", json.dumps(self.ports), "--options", json.dumps(self.options)),
+            *("--parent", str(os.getpid())),
         ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=children_environment(self.state.resolve().parent),
             )
 
     def wait_ready(self, timeout: float = START_TIMEOUT_S) -> "EngineProcess":
         """Wait for the ready file of the launched child."""
-        ready = self.state / READY_FILE
         deadline = time.monotonic() + timeout
-        while not ready.exists():
-            if not self.running():
-                raise PlatformError(f"{self.name} ended while starting:\n{self.log_tail()}", hint=f"see {self.log}")
+        while not self.poll_ready():
             if time.monotonic() > deadline:
                 self.kill()
                 raise PlatformError(f"{self.name} was not ready after {timeout:.0f} s", hint=f"see {self.log}")
-            time.sleep(0.02)
-        self.facts = json.loads(ready.read_text())
+            time.sleep(POLL_S)
         return self
+
+    def poll_ready(self) -> bool:
+        """Whether the launched child serves by now. Raises PlatformError with its log's end when it has ended."""
+        if (self.state / READY_FILE).exists():
+            self.facts = json.loads((self.state / READY_FILE).read_text())
+            return True
+        if not self.running():
+            self.kill()
+            raise PlatformError(f"{self.name} ended while starting:\n{self.log_tail()}", hint=f"see {self.log}")
+        return False
 
     def stop(self, timeout: float = STOP_TIMEOUT_S) -> None:
         """SIGTERM, wait, and kill what has not ended by then."""
-        if self._process is None:
-            return
-        if self.running():
-            self._process.send_signal(signal.SIGTERM)
+        self.terminate()
+        if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout)
         self.kill()
 
+    def terminate(self) -> None:
+        """Ask the child to end, without waiting."""
+        if self.running() and self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
-        """kill -9 of the whole process group, as a power cut would; returns when the child is reaped."""
+        """kill -9 of the child and all it started, as a power cut would; returns when the child is reaped."""
         if self._process is None:
             return
+        # PostgreSQL's server leads a session of its own: the process group alone would leave it running.
+        for pid in descendants(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
