@@ -46,7 +46,7 @@ def columns_of(dataset: Dataset) -> list[tuple[str, str, str]]:
 
 def database_ddl(domain: str, *, cluster: str | None = None) -> str:
     """CREATE DATABASE of a domain."""
-    return f"CREATE DATABASE IF NOT EXISTS {quote(domain)}{_on(cluster)}"
+    return f"CREATE DATABASE IF NOT EXISTS {quote(domain)}{on_cluster(cluster)}"
 
 
 def table_ddl(dataset: Dataset, *, name: str | None = None, cluster: str | None = None) -> str:
@@ -54,7 +54,7 @@ def table_ddl(dataset: Dataset, *, name: str | None = None, cluster: str | None 
     lines = [*map(column_ddl, dataset.columns)]
     lines += [f"{quote(column)} {type_} COMMENT {literal(comment)}" for column, type_, comment in PLATFORM_COLUMNS]
     parts = [
-        f"CREATE TABLE IF NOT EXISTS {qualified(dataset.domain, name or dataset.storage_name)}{_on(cluster)}",
+        f"CREATE TABLE IF NOT EXISTS {qualified(dataset.domain, name or dataset.storage_name)}{on_cluster(cluster)}",
         "(\n    " + ",\n    ".join(lines) + "\n)",
         "ENGINE = " + ("ReplicatedMergeTree" if cluster else "MergeTree"),
         f"PARTITION BY {quote(DS)}",
@@ -62,7 +62,7 @@ def table_ddl(dataset: Dataset, *, name: str | None = None, cluster: str | None 
     ]
     if dataset.retention_days is not None:
         parts.append(f"TTL {ttl_expression(dataset.retention_days)}")
-    parts.append("SETTINGS " + ", ".join(_settings(dataset, cluster)))
+    parts.append("SETTINGS " + ", ".join(f"{name} = {value}" for name, value in storage_settings(dataset, cluster)))
     parts.append(f"COMMENT {literal(dataset.description)}")
     return "\n".join(parts)
 
@@ -86,7 +86,7 @@ def view_ddl(dataset: Dataset, *, cluster: str | None = None) -> str:
     storage, ds = qualified(dataset.domain, dataset.storage_name), quote(DS)
     columns = ", ".join(quote(name) for name, _, _ in columns_of(dataset))
     lines = [
-        f"CREATE OR REPLACE VIEW {qualified(dataset.domain, dataset.name)}{_on(cluster)} AS",
+        f"CREATE OR REPLACE VIEW {qualified(dataset.domain, dataset.name)}{on_cluster(cluster)} AS",
         f"SELECT {columns}",
         f"FROM {storage}",
         f"WHERE {ds} = (SELECT max({ds}) FROM {storage})",  # noqa: S608 - quoted names of the catalogue
@@ -98,7 +98,7 @@ def view_ddl(dataset: Dataset, *, cluster: str | None = None) -> str:
 def staging_ddl(dataset: Dataset, name: str, *, database: str | None = None, cluster: str | None = None) -> str:
     """CREATE TABLE of an empty twin (same structure, as REPLACE PARTITION demands) called `name`."""
     return (
-        f"CREATE TABLE {qualified(database or dataset.domain, name)}{_on(cluster)} "
+        f"CREATE TABLE {qualified(database or dataset.domain, name)}{on_cluster(cluster)} "
         f"AS {qualified(dataset.domain, dataset.storage_name)}"
     )
 
@@ -115,15 +115,16 @@ def ttl_expression(days: int) -> str:
     return f"{quote(DS)} + toIntervalDay({days})"
 
 
-def _settings(dataset: Dataset, cluster: str | None) -> Iterator[str]:
+def storage_settings(dataset: Dataset, cluster: str | None = None) -> Iterator[tuple[str, int]]:
+    """The MergeTree settings of a stored table, name and value."""
     if cluster:
-        yield f"replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
-        yield f"replicated_deduplication_window_seconds = {DEDUPLICATION_WINDOW_S}"
+        yield "replicated_deduplication_window", DEDUPLICATION_WINDOW
+        yield "replicated_deduplication_window_seconds", DEDUPLICATION_WINDOW_S
     else:
         # Off by default on MergeTree: without it the deduplication token is silently ignored.
-        yield f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
+        yield "non_replicated_deduplication_window", DEDUPLICATION_WINDOW
     if dataset.retention_days is not None:
-        yield "ttl_only_drop_parts = 1"
+        yield "ttl_only_drop_parts", 1
 
 
 def _codec(column: Column) -> str | None:
@@ -137,5 +138,6 @@ def _codec(column: Column) -> str | None:
             return None
 
 
-def _on(cluster: str | None) -> str:
+def on_cluster(cluster: str | None) -> str:
+    """` ON CLUSTER 'name'` where the settings name a cluster, else nothing."""
     return f" ON CLUSTER {literal(cluster)}" if cluster else ""

@@ -86,7 +86,7 @@ def refusal(column: ColumnType, found: "pa.DataType") -> str | None:
     Widths, units, zones and nullability are not looked at: accurate casts refuse the values that do not fit. Whole
     numbers written as floats (what pandas does to integers with nulls) may feed an integer column for that reason.
     Three casts need a check of their own, since accurateCast truncates silently there (seen on 26.9): a finer
-    timestamp into a coarser one, a larger scale into a smaller one, a Float64 into Decimal.
+    timestamp into a coarser one, a larger scale into a smaller one, a longer text into FixedString.
     """
     from pyarrow import types as t
 
