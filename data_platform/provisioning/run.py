@@ -14,11 +14,12 @@ from data_platform.settings import Settings, variable_of
 class Part:
     """One engine's share: the setting without which it is skipped, and what makes it."""
 
-    needs: str | None
+    needs: str
     run: Callable[[Settings, Catalog, Recorder], None]
 
 
 def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
+    from data_platform.provisioning.alarms import provision_alarms
     from data_platform.provisioning.aws_calls import connect
     from data_platform.provisioning.buckets import bucket_plans, provision_bucket
     from data_platform.provisioning.queues import provision_route
@@ -28,11 +29,20 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     together(
         *(lambda plan=plan: provision_bucket(clients.s3, plan, recorder) for plan in bucket_plans(settings)),
         *(lambda route=route: provision_route(clients, route, recorder) for route in routes(settings, catalog)),
+        lambda: provision_alarms(clients.cloudwatch, settings, catalog, recorder),
     )
 
 
+def _postgres(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
+    from data_platform.provisioning.postgres import provision_postgres
+
+    provision_postgres(settings, catalog, recorder)
+
+
+# A part is imported when it runs: each brings its engine's client with it.
 PARTS: Mapping[str, Part] = {
     "aws": Part("aws_region", _aws),
+    "postgres": Part("postgres_url", _postgres),
 }
 
 
@@ -58,7 +68,7 @@ def provision(
     for name, part in PARTS.items():
         if only is not None and name not in only:
             continue
-        if part.needs is not None and getattr(settings, part.needs) is None:
+        if getattr(settings, part.needs) is None:
             recorder.skip(name, f"{variable_of(part.needs)} not set")
             continue
         wanted.append(lambda part=part: part.run(settings, catalog, recorder))

@@ -1,0 +1,101 @@
+"""The instance files of the repository root, read by Dagster itself."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import yaml
+from dagster import DagsterInstance
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def instance(cloud: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterInstance]:
+    """The instance that dagster.yaml describes, on an empty database of the embedded PostgreSQL."""
+    url = sa.make_url(cloud.settings.postgres_url.get_secret_value())
+    server = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    name = f"t_{uuid.uuid4().hex}"
+    with server.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    home = tmp_path_factory.mktemp("dagster_home")
+    (home / "dagster.yaml").write_bytes((REPOSITORY / "dagster.yaml").read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        own = url.set(drivername="postgresql", database=name)
+        patch.setenv("DAGSTER_POSTGRES_URL", own.render_as_string(hide_password=False))
+        with DagsterInstance.from_config(str(home)) as found:
+            yield found
+    with server.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.mark.integration
+def test_runs_and_events_are_kept_in_postgresql(instance: DagsterInstance) -> None:
+    assert type(instance.run_storage).__name__ == "PostgresRunStorage"
+    assert type(instance.event_log_storage).__name__ == "PostgresEventLogStorage"
+    assert instance.get_runs_count() == 0
+
+
+@pytest.mark.integration
+def test_a_permanent_failure_is_not_run_again(instance: DagsterInstance) -> None:
+    assert instance.run_retries_enabled
+    assert instance.run_retries_max_retries == 2
+    assert not instance.run_retries_retry_on_asset_or_op_failure
+
+
+@pytest.mark.integration
+def test_a_killed_run_gives_its_slots_back(instance: DagsterInstance) -> None:
+    assert instance.run_monitoring_enabled
+    assert instance.get_settings("run_monitoring")["free_slots_after_run_end_seconds"] == 300
+
+
+@pytest.mark.integration
+def test_engines_are_protected_by_pools_and_the_queue_by_limits(instance: DagsterInstance) -> None:
+    config = instance.get_concurrency_config()
+    assert config.pool_config.default_pool_limit == 4
+    assert config.run_queue_config is not None
+    assert config.run_queue_config.max_concurrent_runs == 8
+    assert [limit["key"] for limit in config.run_queue_config.tag_concurrency_limits] == ["dagster/backfill"]
+    assert type(instance.run_coordinator).__name__ == "QueuedRunCoordinator"
+
+
+@pytest.mark.integration
+def test_the_daemon_works_in_threads_and_forgets_old_ticks(instance: DagsterInstance) -> None:
+    for part in ("sensors", "schedules", "backfills"):
+        assert instance.get_settings(part)["use_threads"], part
+    for part in ("sensor", "schedule", "auto_materialize"):
+        assert instance.get_settings("retention")[part]["purge_after_days"], part
+
+
+@pytest.mark.integration
+def test_nothing_is_reported_to_anybody(instance: DagsterInstance) -> None:
+    assert not instance.telemetry_enabled
+    assert not instance.nux_enabled
+
+
+@pytest.mark.integration
+def test_logs_and_artifacts_stay_below_dagster_home(instance: DagsterInstance) -> None:
+    home = Path(instance.root_directory)
+    assert Path(instance.storage_directory()).is_relative_to(home)
+    assert Path(instance.compute_log_manager._base_dir).is_relative_to(home)
+
+
+@pytest.mark.unit
+def test_every_way_in_names_the_same_code_location() -> None:
+    workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
+    cloud_file = yaml.safe_load((REPOSITORY / "dagster_cloud.yaml").read_text())
+    module = "data_platform.definitions"
+    assert [entry["python_module"]["module_name"] for entry in workspace["load_from"]] == [module]
+    assert [entry["code_source"]["module_name"] for entry in cloud_file["locations"]] == [module]
+    assert f'code_location_target_module = "{module}"' in (REPOSITORY / "pyproject.toml").read_text()
+
+
+@pytest.mark.unit
+def test_the_files_hold_no_secret() -> None:
+    storage = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())["storage"]
+    assert storage == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
