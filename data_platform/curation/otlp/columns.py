@@ -1,0 +1,280 @@
+"""Many log records at once -> one Arrow batch of events. Column by column, because a loop over records is too slow.
+
+A batch either fits as it is or raises: `NotStrictError` says that some record needs a closer look (json_records.py) before
+it can be put into columns. What belongs here: columns. What does not: where the records come from.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from data_platform.curation.otlp.model import Reason, events_schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+TRACE_ID_DIGITS = 32
+NANOSECONDS_A_DAY = 86_400_000_000_000
+SERVICE, TIME, NAME = Reason.MISSING_SERVICE, Reason.MISSING_TIME, Reason.MISSING_NAME
+MASK_KEYS = 62  # attribute keys of a batch that fit the bits of one integer
+
+
+class NotStrictError(Exception):
+    """Some value is not in the one form that goes into a column without a look at it."""
+
+
+@dataclass
+class Columns:
+    """Fields of the records, still as Python lists; attributes flattened, `counts` of them for each record."""
+
+    times: Sequence[Any]  # timeUnixNano: integers, or their decimal text
+    observed: Sequence[Any]
+    names: Sequence[str | None]
+    traces: Sequence[str | None]
+    counts: Sequence[int]
+    keys: Sequence[str]
+    texts: Sequence[str]
+
+
+@dataclass
+class Runs:
+    """Where the records come from: services and line numbers, run-length encoded; the first record's position."""
+
+    object_key: str
+    first_position: int = 0
+    services: list[str | None] = field(default_factory=list[str | None])
+    lines: list[int | None] = field(default_factory=list[int | None])
+    lengths: list[int] = field(default_factory=list[int])
+
+    def add(self, service: str | None, line: int | None, length: int) -> None:
+        """`length` further records of one scope."""
+        if self.lengths and self.services[-1] == service and self.lines[-1] == line:
+            self.lengths[-1] += length
+            return
+        self.services.append(service)
+        self.lines.append(line)
+        self.lengths.append(length)
+
+    def line_of(self, index: int) -> int | None:
+        """The line of a record, counted within these runs."""
+        return self.lines[bisect_right(list(accumulate(self.lengths)), index)]
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The events of a batch, and index and reason of each record that lacks something."""
+
+    batch: "pa.RecordBatch"
+    lacking: list[tuple[int, Reason]]
+
+
+def assemble(columns: Columns, runs: Runs, start: int) -> Assembled:
+    """The batch of `columns`; record 0 of them is record `start` of `runs`. Raises NotStrictError."""
+    import numpy as np
+    import pyarrow as pa
+
+    pc = _compute()
+    count = len(columns.names)
+    keys = _texts(columns.keys)
+    texts = _texts(columns.texts)
+    if keys.null_count or texts.null_count:
+        raise NotStrictError
+    counts = np.asarray(columns.counts, dtype=np.int64)
+    attributes = _Attributes(keys, texts, counts)
+    name = pc.coalesce(_not_empty(_texts(columns.names)), _not_empty(attributes.lookup("event.name")))
+    time = _times(columns.times, columns.observed)
+    service = _services(runs, start, count)
+    positions = np.arange(runs.first_position + start, runs.first_position + start + count, dtype=np.uint64)
+    batch = pa.RecordBatch.from_arrays(
+        [
+            service,
+            time.cast(pa.timestamp("ns", tz="UTC")),
+            _days(time),
+            name,
+            _not_empty(pc.coalesce(_not_empty(attributes.lookup("user.id")), attributes.lookup("enduser.id"))),
+            _not_empty(attributes.lookup("session.id")),
+            attributes.map(),
+            _traces(columns.traces),
+            _not_empty(attributes.lookup("log.record.uid")),
+            pa.repeat(pa.scalar(runs.object_key), count),
+            pa.array(positions),
+        ],
+        schema=events_schema(),
+    )
+    if not (service.null_count or time.null_count or name.null_count):
+        return Assembled(batch, [])
+    lacking: list[tuple[int, Reason]] = []
+    for index in pc.indices_nonzero(_any_null(service, time, name)).to_pylist():
+        reason = SERVICE if not service[index].is_valid else TIME if not time[index].is_valid else NAME
+        lacking.append((index, reason))
+    return Assembled(batch.filter(pc.invert(_any_null(service, time, name))), lacking)
+
+
+def _compute() -> Any:
+    """pyarrow.compute, whose functions are made at import and so are unknown to type checkers."""
+    import pyarrow.compute
+
+    return pyarrow.compute
+
+
+def _any_null(*columns: "pa.Array") -> "pa.Array":
+    pc = _compute()
+    found = pc.is_null(columns[0])
+    for column in columns[1:]:
+        found = pc.or_(found, pc.is_null(column))
+    return found
+
+
+def _texts(values: Sequence[str | None]) -> "pa.Array":
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise NotStrictError from None
+
+
+def _not_empty(column: "pa.Array") -> "pa.Array":
+    import pyarrow as pa
+
+    pc = _compute()
+    empty = pc.equal(column, "")
+    if not pc.any(empty).as_py():
+        return column
+    return pc.if_else(empty, pa.scalar(None, pa.string()), column)
+
+
+def _services(runs: Runs, start: int, count: int) -> "pa.Array":
+    import numpy as np
+    import pyarrow as pa
+
+    index = np.repeat(np.arange(len(runs.lengths)), runs.lengths)[start : start + count]
+    return _not_empty(pa.array(runs.services, pa.string()).take(pa.array(index)))
+
+
+def _days(time: "pa.Array") -> "pa.Array":
+    """UTC days. Floored, since days before 1970 are negative."""
+    import numpy as np
+    import pyarrow as pa
+
+    days = np.floor_divide(time.fill_null(0).to_numpy(), NANOSECONDS_A_DAY).astype(np.int32)
+    return pa.array(days, mask=time.is_null().to_numpy(zero_copy_only=False)).cast(pa.date32())
+
+
+def _times(times: Sequence[Any], observed: Sequence[Any]) -> "pa.Array":
+    """Nanoseconds since 1970 as int64; the time of observation where there is none, null where neither is."""
+    import pyarrow as pa
+
+    pc = _compute()
+    column = _nanoseconds(times)
+    zero = pc.equal(column, 0)
+    if pc.any(zero).as_py():
+        column = pc.if_else(zero, _nanoseconds(observed), column)
+        column = pc.if_else(pc.equal(column, 0), pa.scalar(None, pa.uint64()), column)
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        raise NotStrictError from None
+
+
+def _nanoseconds(values: Sequence[Any]) -> "pa.Array":
+    import pyarrow as pa
+
+    try:
+        if set(map(type, values)) <= {str}:
+            joined = "".join(values)
+            # Arrow would read "0x1F" too. An empty text fails in the cast.
+            if joined and not (joined.isascii() and joined.isdecimal()):
+                raise NotStrictError
+            return pa.array(values, pa.string()).cast(pa.uint64())
+        if bool in set(map(type, values)):
+            raise NotStrictError
+        return pa.array([0 if value is None else value for value in values], pa.uint64())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        raise NotStrictError from None
+
+
+def _traces(traces: Sequence[str | None]) -> "pa.Array":
+    """Trace ids in lower-case hex; null where there is none, or the all-zero id that means none."""
+    import pyarrow as pa
+
+    pc = _compute()
+    column = _not_empty(_texts(traces))
+    if column.null_count == len(column):
+        return column
+    joined = "".join([trace for trace in traces if trace])
+    lengths = pc.all(pc.equal(pc.binary_length(column), TRACE_ID_DIGITS)).as_py()
+    if not lengths or not joined.isalnum():
+        raise NotStrictError
+    try:
+        bytes.fromhex(joined)
+    except ValueError:
+        raise NotStrictError from None
+    return pc.if_else(pc.equal(column, "0" * TRACE_ID_DIGITS), pa.scalar(None, pa.string()), pc.utf8_lower(column))
+
+
+class _Attributes:
+    """The attributes of a batch, flattened: find one by its key for every record; make the map column."""
+
+    def __init__(self, keys: "pa.Array", texts: "pa.Array", counts: "np.ndarray[Any, Any]") -> None:
+        import numpy as np
+
+        encoded = keys.dictionary_encode()
+        self._names: dict[str, int] = {name: code for code, name in enumerate(encoded.dictionary.to_pylist())}
+        self._codes = encoded.indices.to_numpy()
+        self._records = np.repeat(np.arange(len(counts)), counts)
+        self._keys, self._texts, self._counts = keys, texts, counts
+        if self._doubled():
+            self._keep_first()
+
+    def lookup(self, name: str) -> "pa.Array":
+        """The text of the attribute called `name`, null where a record has none."""
+        import numpy as np
+        import pyarrow as pa
+
+        code = self._names.get(name)
+        if code is None:
+            return pa.nulls(len(self._counts), pa.string())
+        found = np.flatnonzero(self._codes == code)
+        index = np.zeros(len(self._counts), dtype=np.int64)
+        absent = np.ones(len(self._counts), dtype=bool)
+        index[self._records[found]] = found
+        absent[self._records[found]] = False
+        return self._texts.take(pa.array(index, mask=absent))
+
+    def map(self) -> "pa.Array":
+        """map<string, string>, attributes in the order of the record."""
+        import numpy as np
+        import pyarrow as pa
+
+        offsets = np.zeros(len(self._counts) + 1, dtype=np.int32)
+        np.cumsum(self._counts, out=offsets[1:])
+        kind = events_schema().field("attributes").type
+        return pa.MapArray.from_arrays(pa.array(offsets), self._keys, self._texts, type=kind)
+
+    def _doubled(self) -> bool:
+        """Whether some record has a key twice. With few keys: the sum of their bits then differs from the union."""
+        import numpy as np
+
+        if not len(self._codes):
+            return False
+        if len(self._names) > MASK_KEYS:
+            pairs = self._records * len(self._names) + self._codes
+            return len(np.unique(pairs)) < len(pairs)
+        bits = np.left_shift(np.int64(1), self._codes.astype(np.int64))
+        starts = (np.cumsum(self._counts) - self._counts)[self._counts > 0]
+        return not np.array_equal(np.add.reduceat(bits, starts), np.bitwise_or.reduceat(bits, starts))
+
+    def _keep_first(self) -> None:
+        """Of a key that a record has twice the first counts, as in the Collector."""
+        import numpy as np
+        import pyarrow as pa
+
+        pairs = self._records * len(self._names) + self._codes
+        kept = np.sort(np.unique(pairs, return_index=True)[1])
+        self._codes, self._records = self._codes[kept], self._records[kept]
+        self._keys, self._texts = self._keys.take(pa.array(kept)), self._texts.take(pa.array(kept))
+        self._counts = np.bincount(self._records, minlength=len(self._counts)).astype(np.int64)

@@ -1,0 +1,170 @@
+"""OTLP/JSON as a stream: lines of documents, or documents too large or too pretty for lines, in bounded memory.
+
+What belongs here: finding records in the stream and telling where each was. What does not: their fields.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from data_platform.curation.otlp.block import Block
+from data_platform.curation.otlp.json_records import raw_text, service_name
+from data_platform.curation.otlp.json_split import SplitError, Splitter
+from data_platform.curation.otlp.model import Fault, Reason, RecordError
+from data_platform.curation.otlp.source import Source, printable
+
+READ_BYTES = 1 << 20
+# Parsed JSON takes ten times the memory of its text; beyond this a line is taken apart record by record instead.
+LINE_LIMIT = 8 << 20
+BLANK = b" \t\r"
+
+
+def read_json(source: Source, block: Block, *, pretty: bool) -> Iterator[None]:
+    """Put every record into `block`; yields whenever the block may be emptied."""
+    if pretty:
+        yield from _Large(block, None).read(source, b"", to_newline=False)
+        return
+    pending = b""
+    line = 0
+    while piece := source.read_some(READ_BYTES):
+        pending += piece
+        lines = pending.split(b"\n")
+        pending = lines.pop()
+        for text in lines:
+            line += 1
+            _read_line(text.strip(BLANK), line, block)
+            if block.full:
+                yield
+        if len(pending) > LINE_LIMIT:
+            line += 1
+            large = _Large(block, line)
+            yield from large.read(source, pending, to_newline=True)
+            pending = large.rest
+        yield
+    _read_line(pending.strip(BLANK), line + 1, block)
+    yield
+
+
+def _read_line(text: bytes, line: int, block: Block) -> None:
+    if not text:
+        return
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        block.report(Fault(Reason.INVALID_JSON, str(error), printable(text), line=line))
+        return
+    _read_document(document, line, block)
+    block.size += len(text)
+
+
+def _read_document(document: Any, line: int, block: Block) -> None:
+    resource_logs = document.get("resourceLogs") if isinstance(document, dict) else None
+    if resource_logs is None:
+        detail = "no resourceLogs in the document"
+        if isinstance(document, dict) and "resource_logs" in document:
+            detail = "resource_logs in the document: names in OTLP/JSON are lowerCamelCase"
+        block.report(Fault(Reason.NOT_LOGS, detail, raw_text(document), line=line))
+        return
+    for resource in _objects(resource_logs, "resourceLogs", line, block):
+        try:
+            service = service_name(resource)
+        except RecordError as error:
+            block.report(Fault(error.reason, error.detail, raw_text(resource.get("resource")), line=line))
+            service = None  # each of its records is then reported too, so that none is lost
+        for scope in _objects(_member(resource, "scopeLogs"), "scopeLogs", line, block):
+            records = _member(scope, "logRecords")
+            if isinstance(records, list):
+                block.add(records, service, line)
+            elif records is not None:
+                block.report(Fault(Reason.WRONG_TYPE, "logRecords is not a list", raw_text(scope), line=line))
+
+
+def _member(owner: dict[str, Any], name: str) -> Any:
+    """A list of a container. A container with contents under another name holds something that nobody would see."""
+    found = owner.get(name)
+    if found is None and owner.keys() - {name, "resource", "scope", "schemaUrl"}:
+        return owner
+    return found
+
+
+def _objects(found: Any, name: str, line: int, block: Block) -> list[dict[str, Any]]:
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        block.report(Fault(Reason.WRONG_TYPE, f"{name} is missing or not a list", raw_text(found), line=line))
+        return []
+    objects = [item for item in found if isinstance(item, dict)]
+    if len(objects) < len(found):
+        for item in found:
+            if not isinstance(item, dict):
+                block.report(Fault(Reason.WRONG_TYPE, f"{name} holds no object", raw_text(item), line=line))
+    return objects
+
+
+class _Large:
+    """A document that is read record by record. `rest` is what was read beyond its line."""
+
+    def __init__(self, block: Block, line: int | None) -> None:
+        self._block = block
+        self._line = line
+        self._service: str | None = None
+        self._records = 0
+        self.rest = b""
+
+    def read(self, source: Source, first: bytes, *, to_newline: bool) -> Iterator[None]:
+        """Up to the end of the line, or of the object. Raises nothing: what cannot be read is reported."""
+        splitter = Splitter()
+        offset = source.offset - len(first)
+        reading = True
+        for piece in _pieces(source, first):
+            data, newline, self.rest = piece.partition(b"\n") if to_newline else (piece, b"", b"")
+            if reading:
+                try:
+                    for found in splitter.feed(data):
+                        self._take(found.kind, found.json)
+                        if self._block.full:
+                            yield
+                except SplitError as error:
+                    reading = False
+                    self._report(Reason.INVALID_JSON, str(error), piece, offset)
+            if newline:
+                break
+        if reading:
+            try:
+                splitter.finish()
+            except SplitError as error:
+                self._report(Reason.INVALID_JSON, str(error), first, offset)
+        if not self._records:
+            self._report(Reason.NOT_LOGS, "no log record in the document", first, offset)
+        yield
+
+    def _take(self, kind: str, text: bytes) -> None:
+        if kind == "end":
+            self._service = None
+            return
+        try:
+            found = orjson.loads(text)
+            if kind == "resource":
+                self._service = service_name({"resource": found})
+                return
+        except orjson.JSONDecodeError as error:
+            self._block.report(Fault(Reason.INVALID_JSON, str(error), printable(text), line=self._line))
+            return
+        except RecordError as error:
+            self._block.report(Fault(error.reason, error.detail, printable(text), line=self._line))
+            return
+        self._block.add([found], self._service, self._line)
+        self._block.size += len(text)
+        self._records += 1
+
+    def _report(self, reason: Reason, detail: str, raw: bytes, offset: int) -> None:
+        self._block.report(Fault(reason, detail, printable(raw), line=self._line, offset=offset))
+
+
+def _pieces(source: Source, first: bytes) -> Iterator[bytes]:
+    """`first`, then what the source has, in pieces."""
+    if first:
+        yield first
+    while piece := source.read_some(READ_BYTES):
+        yield piece
