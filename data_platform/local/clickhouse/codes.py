@@ -43,6 +43,7 @@ _STATUS = {
     **dict.fromkeys((76, 209, 439), 503),
 }  # fmt: skip
 _CODE = re.compile(r"Code: (\d+)")
+_VERSION_LAST = re.compile(r"\(version [^()]*\)$")
 
 
 @dataclass
@@ -65,7 +66,7 @@ class EngineError(Exception):
         if match is None:
             return cls.make(UNKNOWN_EXCEPTION, text, version)
         text = text[match.start() :]
-        if "(version " not in text:
+        if _VERSION_LAST.search(text) is None:
             text = f"{text} (version {version})"
         return cls(int(match.group(1)), text)
 

@@ -74,6 +74,15 @@ _CONFIG = """<clickhouse>
 # switches it on for the caller's statement, unless the caller says otherwise.
 _USERS = """<clickhouse>
   <profiles><default><log_queries>0</log_queries></default></profiles>
-  <users><default><password></password><networks><ip>::/0</ip></networks><profile>default</profile></default></users>
+  <users>
+    <default>
+      <password></password>
+      <networks><ip>::/0</ip></networks>
+      <profile>default</profile>
+      <access_management>1</access_management>
+      <named_collection_control>1</named_collection_control>
+      <show_named_collections>1</show_named_collections>
+    </default>
+  </users>
 </clickhouse>
 """

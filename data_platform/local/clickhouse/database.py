@@ -105,11 +105,9 @@ class Database:
     def _prepare_query_log(self) -> None:
         self._anchor.query("SYSTEM FLUSH LOGS")  # makes the table
         tag = f"Settings['{QUERY_ID_SETTING}']"
-        self._anchor.query(
-            "CREATE OR REPLACE VIEW system.query_log AS "
-            f"SELECT * REPLACE (if({tag} = '', query_id, {tag}) AS query_id,"  # noqa: S608 - our own constants
-            f" if({tag} = '', initial_query_id, {tag}) AS initial_query_id) FROM system.{RAW_QUERY_LOG}"
-        )
+        columns = ", ".join(f"if({tag} = '', {name}, {tag}) AS {name}" for name in ("query_id", "initial_query_id"))
+        rows = f"SELECT * REPLACE ({columns}) FROM system.{RAW_QUERY_LOG}"  # noqa: S608 - our own constants
+        self._anchor.query(f"CREATE OR REPLACE VIEW system.query_log AS {rows}")
 
     # Execution
 
