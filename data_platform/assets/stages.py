@@ -1,0 +1,178 @@
+"""One layer of one partition, done by the package that knows how, with what the UI is told about it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from data_platform.assets.keys import Stage
+from data_platform.catalog.models import Dataset, OtelLogsSource
+from data_platform.clients import aws, postgres
+from data_platform.curation.manifest import PartitionManifest, StoredManifest, manifest_key
+from data_platform.curation.partition import SourceFile
+from data_platform.curation.unloads import curate_unload
+from data_platform.errors import PlatformError
+from data_platform.loading.agent import open_warehouse
+from data_platform.loading.rebuild import Warehouse, rebuild_partition
+from data_platform.settings import Settings
+from data_platform.unload.datasets import proven_unload, unload_partition
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from sqlalchemy import Engine
+
+Metadata = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one layer of one partition came to: rows, bytes, a version of its content, metadata for the UI."""
+
+    rows: int
+    bytes: int
+    version: str
+    metadata: Metadata
+
+
+@dataclass
+class StageRunner:
+    """Runs layers for one Dagster run; its connections are made when first used and shared by all partitions."""
+
+    settings: Settings
+    run_id: str
+    log: Callable[[str], None] = field(default=print)
+
+    @cached_property
+    def s3(self) -> "S3Client":
+        """S3."""
+        return aws.s3(self.settings)
+
+    @cached_property
+    def ledger(self) -> "Engine":
+        """The ledger's database."""
+        return postgres.engine(self.settings)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        """ClickHouse with its register and locks."""
+        return open_warehouse(self.settings)
+
+    def run(self, stage: Stage, dataset: Dataset, ds: date) -> StageResult:
+        """Do one layer of one partition. Raises PlatformError or the client's error; all is then as before."""
+        started = time.monotonic()
+        result = {Stage.UNLOAD: self._unload, Stage.CURATED: self._curate, Stage.CLICKHOUSE: self._load}[stage](
+            dataset, ds
+        )
+        common: Metadata = {
+            "dagster/partition_row_count": result.rows,
+            "bytes": dg.MetadataValue.int(result.bytes),
+            "duration_s": dg.MetadataValue.float(round(time.monotonic() - started, 3)),
+            "version": result.version,
+        }
+        return StageResult(result.rows, result.bytes, result.version, {**common, **result.metadata})
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if "ledger" in self.__dict__:
+            self.ledger.dispose()
+        if "warehouse" in self.__dict__:
+            self.warehouse.client.close()
+
+    def _unload(self, dataset: Dataset, ds: date) -> StageResult:
+        unload = unload_partition(
+            self.settings,
+            self.s3,
+            self.ledger,
+            dataset,
+            ds,
+            run_id=self.run_id,
+            on_retry=lambda error, attempt: self.log(f"{dataset.key} {ds}: attempt {attempt} failed: {error}"),
+        )
+        result = unload.result
+        return StageResult(
+            result.rows,
+            result.bytes,
+            f"attempt {unload.attempt}",
+            {
+                "dagster/uri": result.target.url,
+                "files": len(result.files),
+                "attempt": unload.attempt,
+                "query_id": str(result.query_id),
+                "warehouse_s": round(result.seconds, 3),
+                "sql": dg.MetadataValue.md(f"```sql\n{unload.sql}\n```"),
+            },
+        )
+
+    def _curate(self, dataset: Dataset, ds: date) -> StageResult:
+        rejects = 0
+        if isinstance(dataset.source, OtelLogsSource):
+            from data_platform.curation.events import curate_events
+
+            curated = curate_events(self.settings, self.s3, dataset, ds)
+            stored, rejects = curated.stored, curated.rejects
+        else:
+            stored = self._curate_unload(dataset, ds)
+        manifest = stored.manifest
+        metadata = self._manifest_metadata(dataset, manifest)
+        if rejects:
+            metadata["rejected_records"] = rejects
+        return StageResult(manifest.rows, manifest.bytes, _version(manifest), metadata)
+
+    def _curate_unload(self, dataset: Dataset, ds: date) -> StoredManifest:
+        proven = proven_unload(self.settings, self.s3, self.ledger, dataset, ds)
+        files = [SourceFile(proven.bucket, file.key, file.rows) for file in proven.files]
+        return curate_unload(
+            self.settings,
+            self.s3,
+            dataset,
+            ds,
+            files=files,
+            prefix=proven.attempt.prefix,
+            attempt=proven.attempt.attempt,
+        )
+
+    def _manifest_metadata(self, dataset: Dataset, manifest: PartitionManifest) -> Metadata:
+        key = manifest_key(dataset.domain, dataset.name, manifest.ds)
+        return {
+            "dagster/uri": f"s3://{self.settings.curated_bucket}/{key}",
+            "files": len(manifest.files),
+            "generation": manifest.generation,
+            "schema_version": manifest.schema_version,
+            "read": dg.MetadataValue.json(
+                {"source": manifest.source.reference, "version": manifest.source.version, "rows": manifest.source.rows}
+            ),
+        }
+
+    def _load(self, dataset: Dataset, ds: date) -> StageResult:
+        rebuilt = rebuild_partition(self.warehouse, dataset, ds)
+        return StageResult(
+            rebuilt.rows,
+            rebuilt.bytes,
+            f"generation {rebuilt.generation}",
+            {
+                "dagster/table_name": f"{dataset.domain}.{dataset.name}",
+                "dagster/uri": f"clickhouse://{dataset.domain}.{dataset.storage_name}/{ds.isoformat()}",
+                "objects": rebuilt.objects,
+                "generation": rebuilt.generation,
+                "read": dg.MetadataValue.json(
+                    {
+                        "source": f"curated/{dataset.key}",
+                        "version": f"generation {rebuilt.curated_generation}",
+                        "rows": rebuilt.rows,
+                    }
+                ),
+            },
+        )
+
+
+def _version(manifest: PartitionManifest) -> str:
+    return f"generation {manifest.generation}"
+
+
+def explain(error: BaseException) -> str:
+    """One line that says what failed: our own errors with their hint, foreign ones with their type."""
+    return str(error) if isinstance(error, PlatformError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,40 @@
+"""The one place that assembles the code location: assets, jobs, schedules, sensors, resources."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from data_platform.assets.datasets import dataset_assets
+from data_platform.assets.sources import source_specs
+from data_platform.assets.summaries import summary_assets
+from data_platform.catalog import Catalog, load_catalog
+from data_platform.jobs.daily import daily_jobs, daily_schedules
+from data_platform.resources.settings import SettingsResource
+from data_platform.settings import Settings, load_settings
+
+
+def build_defs(
+    settings: Settings | None = None, *, catalog: Catalog | None = None, overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Definitions of everything in the catalogue of `settings`. `overrides` replaces resources by name.
+
+    Raises CatalogError with every mistake when the catalogue is wrong.
+    """
+    settings = settings or load_settings()
+    catalog = catalog or load_catalog(settings.catalog)
+    datasets = list(catalog.datasets.values())
+    jobs = daily_jobs(catalog)
+    resources: dict[str, Any] = {"platform": SettingsResource(), **(overrides or {})}
+    return dg.Definitions(
+        assets=[
+            *source_specs(datasets),
+            *(dataset_assets(dataset) for dataset in datasets),
+            *(summary_assets(service) for service in catalog.services.values()),
+        ],
+        jobs=[job.job for job in jobs],
+        schedules=daily_schedules(jobs, start=settings.schedules == "all"),
+        resources=resources,
+        # Small operations that wait for other engines: a process each would cost more than the work.
+        executor=dg.in_process_executor,
+    )

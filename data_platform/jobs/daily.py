@@ -1,0 +1,108 @@
+"""Daily jobs and schedules: every dataset of a domain that has the same days runs in one job, a run a day.
+
+Snapshots of a domain are a job of their own; the summaries of all services are one. What starts by itself is decided
+by the settings' allow-list, never here.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from data_platform.analytics.summaries import METRICS
+from data_platform.assets.keys import partitions_of, stage_key, stages_of, summary_key
+from data_platform.catalog import Catalog
+from data_platform.catalog.models import Dataset
+
+DATASETS_HOUR = 1  # UTC: the day before is complete, and the summaries at 02:00 find it loaded
+SUMMARIES_HOUR = 2
+Schedule = dg.ScheduleDefinition | dg.UnresolvedPartitionedAssetScheduleDefinition
+# A run of the platform needs one process and waits for other engines most of its time.
+RUN_TAGS = {"dagster/priority": "0"}
+
+
+@dataclass(frozen=True)
+class DailyJob:
+    """A job and the UTC hour of its schedule; `partitioned` jobs take the day before."""
+
+    job: "dg.UnresolvedAssetJobDefinition"
+    hour: int
+    partitioned: bool
+
+
+def job_name_of(catalog: Catalog, dataset: Dataset) -> str:
+    """Name of the daily job a dataset runs in."""
+    for name, datasets in _groups(catalog).items():
+        if dataset in datasets:
+            return name
+    raise KeyError(dataset.key)
+
+
+def daily_jobs(catalog: Catalog) -> list[DailyJob]:
+    """All daily jobs: datasets by domain and days, snapshots by domain, summaries."""
+    jobs: list[DailyJob] = []
+    for name, datasets in _groups(catalog).items():
+        partitions = partitions_of(datasets[0])
+        keys = [stage_key(stage, dataset) for dataset in datasets for stage in stages_of(dataset)]
+        job = dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*keys),
+            description=f"All layers of {', '.join(dataset.key for dataset in datasets)}.",
+            tags={**RUN_TAGS, "domain": datasets[0].domain},
+        )
+        jobs.append(DailyJob(job, DATASETS_HOUR, partitions is not None))
+    if catalog.services:
+        keys = [summary_key(service, metric) for service in catalog.services.values() for metric in METRICS]
+        job = dg.define_asset_job(
+            "summaries",
+            selection=dg.AssetSelection.assets(*keys),
+            description="The product metrics of every service.",
+            tags=RUN_TAGS,
+        )
+        jobs.append(DailyJob(job, SUMMARIES_HOUR, partitioned=False))
+    return jobs
+
+
+def daily_schedules(jobs: Sequence[DailyJob], *, start: bool) -> list[Schedule]:
+    """A schedule per job; running at once only where `start` says so."""
+    status = dg.DefaultScheduleStatus.RUNNING if start else dg.DefaultScheduleStatus.STOPPED
+    schedules: list[Schedule] = []
+    for entry in jobs:
+        if entry.partitioned:
+            schedules.append(
+                dg.build_schedule_from_partitioned_job(
+                    entry.job, hour_of_day=entry.hour, minute_of_hour=0, default_status=status
+                )
+            )
+        else:
+            schedules.append(
+                dg.ScheduleDefinition(
+                    job=entry.job,
+                    cron_schedule=f"0 {entry.hour} * * *",
+                    execution_timezone="UTC",
+                    default_status=status,
+                )
+            )
+    return schedules
+
+
+def _groups(catalog: Catalog) -> dict[str, list[Dataset]]:
+    """Datasets that can share a run (same domain, same days), by job name."""
+    by_days: dict[tuple[str, str], list[Dataset]] = defaultdict(list)
+    for dataset in catalog.datasets.values():
+        days = "" if partitions_of(dataset) is None else f"{dataset.start}..{dataset.end or ''}"
+        by_days[dataset.domain, days].append(dataset)
+    daily_groups: dict[str, int] = defaultdict(int)
+    for domain, days in by_days:
+        daily_groups[domain] += bool(days)
+    named: dict[str, list[Dataset]] = {}
+    for (domain, days), datasets in sorted(by_days.items()):
+        if not days:
+            named[f"{domain}_snapshots"] = datasets
+        elif daily_groups[domain] == 1:
+            named[f"{domain}_daily"] = datasets
+        else:
+            # Datasets with other first or last days cannot share a run: Dagster runs one set of days at a time.
+            named[f"{domain}_daily_{datasets[0].name}"] = datasets
+    return named

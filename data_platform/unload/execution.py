@@ -1,0 +1,111 @@
+"""One attempt of an UNLOAD: a session of its own, the statement, the count, the proof; nothing left behind on failure.
+
+An attempt writes under a prefix of its own, so whatever lies there is its own to delete. Which attempt won is the
+ledger's to say; retrying is the caller's decision.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data_platform.clients import redshift
+from data_platform.errors import Fault, PlatformError
+from data_platform.settings import Settings
+from data_platform.unload.manifest import MANIFEST_NAME, UnloadedFile, parse_manifest, prove
+from data_platform.unload.statement import UnloadOptions, build_unload
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+RESULTS_PREFIX = "unload-results"
+
+
+@dataclass(frozen=True)
+class UnloadTarget:
+    """Where one attempt writes: `unload-results/<request_id>/<attempt>/` in the unload bucket."""
+
+    bucket: str
+    request_id: str
+    attempt: str
+
+    @property
+    def prefix(self) -> str:
+        """Key prefix with the closing slash."""
+        return f"{RESULTS_PREFIX}/{self.request_id}/{self.attempt}/"
+
+    @property
+    def url(self) -> str:
+        """The prefix as an S3 URL."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+@dataclass(frozen=True)
+class UnloadResult:
+    """A proven result: its files, rows, bytes; how long the warehouse took; the statement's id there."""
+
+    target: UnloadTarget
+    files: tuple[UnloadedFile, ...]
+    rows: int
+    bytes: int
+    seconds: float
+    query_id: int | None
+
+
+def run_attempt(
+    settings: Settings, s3: "S3Client", *, sql: str, target: UnloadTarget, options: UnloadOptions
+) -> UnloadResult:
+    """Run UNLOAD in a session of its own and prove what it wrote.
+
+    Raises the driver's error as it is (redshift.classify tells what it means) or ProofError; in both cases the
+    objects of this attempt are removed first.
+    """
+    statement = build_unload(sql, target.url, options, iam_role=settings.redshift_unload_role)
+    started = time.monotonic()
+    try:
+        with redshift.connect(settings) as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            cursor.execute("SELECT pg_last_unload_count(), pg_last_query_id()")
+            row: Sequence[int | None] = cursor.fetchone() or (None, None)
+        if row[0] is None:
+            raise PlatformError("the warehouse did not say how many rows it unloaded", fault=Fault.UNKNOWN)
+        count, query_id = int(row[0]), row[1]
+        seconds = time.monotonic() - started
+        files = prove_target(s3, target, count=count, header=options.header)
+    except Exception:
+        # Whatever went wrong, the prefix is this attempt's alone: a failed attempt leaves no orphan files.
+        with suppress(PlatformError):
+            remove_attempt(s3, target)
+        raise
+    return UnloadResult(target, files, count, sum(file.bytes for file in files), seconds, query_id)
+
+
+def prove_target(s3: "S3Client", target: UnloadTarget, *, count: int, header: bool = False) -> tuple[UnloadedFile, ...]:
+    """Read the manifest and the listing under `target` and prove them against `count`. Raises ProofError."""
+    listed = dict(list_prefix(s3, target.bucket, target.prefix))
+    manifest_key = f"{target.prefix}{MANIFEST_NAME}"
+    manifest = None
+    if listed.pop(manifest_key, None) is not None:
+        manifest = parse_manifest(s3.get_object(Bucket=target.bucket, Key=manifest_key)["Body"].read())
+    return prove(manifest, listed, bucket=target.bucket, count=count, header=header)
+
+
+def list_prefix(s3: "S3Client", bucket: str, prefix: str) -> Mapping[str, int]:
+    """All keys under `prefix` with their sizes in bytes."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return {item.get("Key", ""): item.get("Size", 0) for page in pages for item in page.get("Contents", [])}
+
+
+def remove_attempt(s3: "S3Client", target: UnloadTarget) -> int:
+    """Delete every object of one attempt; returns how many. Raises PlatformError where S3 refuses some."""
+    keys = list(list_prefix(s3, target.bucket, target.prefix))
+    for start in range(0, len(keys), 1000):
+        batch = keys[start : start + 1000]
+        answer = s3.delete_objects(
+            Bucket=target.bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+        )
+        refused = answer.get("Errors", [])
+        if refused:
+            raise PlatformError(f"could not delete {refused[0].get('Key')}: {refused[0].get('Message')}")
+    return len(keys)
