@@ -71,47 +71,51 @@ def load_catalog(folder: Path | str, *, parse_sql: bool = False) -> Catalog:
     found = _Found(Path(folder))
     if not found.folder.is_dir():
         raise CatalogError([Problem(str(folder), "", "no such folder; DATA_PLATFORM_CATALOG names it")])
-    domains = _read_list(found, "domains.yaml", Domain)
+    domains = _by_name(_read_list(found, "domains.yaml", Domain))
     services = _read_list(found, "services.yaml", Service)
-    topics = _read_list(found, "topics.yaml", Topic)
+    topics = _by_name(_read_list(found, "topics.yaml", Topic))
     datasets = _read_datasets(found, domains, parse_sql=parse_sql)
-    found.add("services.yaml", rules.service_problems(list(services.values())))
-    found.problems += rules.catalog_problems(datasets, services)
+    found.add("services.yaml", rules.service_problems(services))
+    found.problems += rules.catalog_problems(datasets, list(services.values()))
     found.problems += _stray_files(found.folder)
     if found.problems:
         raise CatalogError(list(dict.fromkeys(found.problems)))
     return Catalog(
         datasets=_frozen({key: dataset for key, (_, dataset) in datasets.items()}),
         domains=_frozen(domains),
-        services=_frozen(services),
+        services=_frozen(_by_name(services)),
         topics=_frozen(topics),
     )
 
 
-def _read_list(found: _Found, name: str, model: type[Named]) -> dict[str, Named]:
-    """The entries of a file that is one list, by name, in the file's order. A missing file is a mistake."""
+def _read_list(found: _Found, name: str, model: type[Named]) -> dict[int, Named]:
+    """The entries of a file that is one list, by position; of equal names the first. A missing file is a mistake."""
     file, data = found.read(found.folder / name)
     if data is None:
         return {}
     if not isinstance(data, list):
         found.add(file, [((), f"must be a list of entries, each beginning with `- name:`, not {type(data).__name__}")])
         return {}
-    entries: dict[str, Named] = {}
-    positions: dict[str, int] = {}
+    entries: dict[int, Named] = {}
     for position, entry in enumerate(cast("list[object]", data)):
         draft, mistakes = validate(model, entry)
         found.add(file, [((position, *path), reason) for path, reason in mistakes])
-        if draft is None or "name" in draft.unsure:
+        if draft is None:
             continue
         found.add(file, [((position, *path), reason) for path, reason in rules.problems(draft)])
-        entry_name = draft.model.name
-        if entry_name in entries:
-            reason = f"'{entry_name}' stands here and at [{positions[entry_name]}]; a name stands once"
-            found.add(file, [((position, "name"), reason)])
+        if "name" in draft.unsure:
             continue
-        entries[entry_name] = draft.model
-        positions[entry_name] = position
+        first = next((other for other, each in entries.items() if each.name == draft.model.name), None)
+        if first is None:
+            entries[position] = draft.model
+        else:
+            reason = f"'{draft.model.name}' stands here and at [{first}]; a name stands once"
+            found.add(file, [((position, "name"), reason)])
     return entries
+
+
+def _by_name(entries: Mapping[int, Named]) -> dict[str, Named]:
+    return {entry.name: entry for entry in entries.values()}
 
 
 def _read_datasets(found: _Found, domains: Mapping[str, Domain], *, parse_sql: bool) -> dict[str, tuple[str, Dataset]]:

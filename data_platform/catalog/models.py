@@ -245,7 +245,7 @@ class CohortAges(Model):
 class Service(Model):
     """A product service whose events are analysed; `time_zone` decides what a day is."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
     time_zone: str = "UTC"
     min_data_date: date | None = None
     owner: Owner = "team:product-analytics"

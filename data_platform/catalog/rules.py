@@ -3,15 +3,14 @@
 A rule names the fields it judges; it is left out where one of them was mended (validate.py), since nobody wrote that.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from data_platform.catalog.models import (
     SNAPSHOT_SUFFIX,
-    Check,
+    Column,
     Dataset,
     Domain,
     Mode,
@@ -19,6 +18,7 @@ from data_platform.catalog.models import (
     OtelLogsSource,
     Range,
     RedshiftSource,
+    RowDrift,
     Service,
     Unique,
 )
@@ -91,9 +91,14 @@ def _column_names(dataset: Dataset) -> Iterator[Mistake]:
             yield ("columns", position, "name"), f"'{column.name}' is columns[{first[column.name]}] already"
 
 
+def _by_name(dataset: Dataset) -> dict[str, Column]:
+    """The columns by name, of equal names the first: the other one is the mistake."""
+    return {column.name: column for column in reversed(dataset.columns)}
+
+
 @_rule(Dataset, "columns.name", "columns.nullable", "order_by")
 def _order(dataset: Dataset) -> Iterator[Mistake]:
-    columns = {column.name: column for column in dataset.columns}
+    columns = _by_name(dataset)
     for position, name in enumerate(dataset.order_by):
         here = ("order_by", position)
         if name not in columns:
@@ -160,36 +165,40 @@ def _otel_columns(dataset: Dataset) -> Iterator[Mistake]:
         yield ("columns",), f"curated events also have {', '.join(missing)}"
 
 
-@_rule(Dataset, "checks", "columns.name", "columns.type")
-def _checks(dataset: Dataset) -> Iterator[Mistake]:
-    columns = {column.name: column for column in dataset.columns}
+@_rule(Dataset, "checks", "columns.name")
+def _checked_columns(dataset: Dataset) -> Iterator[Mistake]:
+    known = _by_name(dataset)
     for position, check in enumerate(dataset.checks):
-        for path, name in _checked_columns(check):
-            if name not in columns:
-                yield ("checks", position, *path), f"'{name}' is no column{nearest(name, list(columns))}"
-        if isinstance(check, Range):
-            yield from (((("checks", position, *path)), reason) for path, reason in _range(check, dataset))
+        match check:
+            case NotNull() | Unique():
+                named = [(("columns", index), name) for index, name in enumerate(check.columns)]
+            case Range():
+                named = [(("column",), check.column)]
+            case RowDrift():
+                named = []
+        for path, name in named:
+            if name not in known:
+                yield ("checks", position, *path), f"'{name}' is no column{nearest(name, list(known))}"
 
 
-def _checked_columns(check: Check) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    match check:
-        case NotNull() | Unique():
-            for position, name in enumerate(check.columns):
-                yield ("columns", position), name
-        case Range():
-            yield ("column",), check.column
-        case _:
-            return
+@_rule(Dataset, "checks")
+def _ranges(dataset: Dataset) -> Iterator[Mistake]:
+    for position, check in enumerate(dataset.checks):
+        if not isinstance(check, Range):
+            continue
+        if check.min is None and check.max is None:
+            yield ("checks", position), "a range has a min, a max or both"
+        elif check.min is not None and check.max is not None and check.max < check.min:
+            yield ("checks", position, "max"), f"{check.max:g} is below the min, {check.min:g}"
 
 
-def _range(check: Range, dataset: Dataset) -> Iterator[Mistake]:
-    if check.min is None and check.max is None:
-        yield (), "a range has a min, a max or both"
-    if check.min is not None and check.max is not None and check.max < check.min:
-        yield ("max",), f"{check.max:g} is below the min, {check.min:g}"
-    for column in dataset.columns:
-        if column.name == check.column and column.clickhouse_type.family not in {"integer", "float", "decimal"}:
-            yield ("column",), f"'{column.name}' is a {column.clickhouse_type.sql}; a range is for numbers"
+@_rule(Dataset, "checks", "columns.name", "columns.type")
+def _range_of_numbers(dataset: Dataset) -> Iterator[Mistake]:
+    for position, check in enumerate(dataset.checks):
+        column = _by_name(dataset).get(check.column) if isinstance(check, Range) else None
+        if column is not None and column.clickhouse_type.family not in {"integer", "float", "decimal"}:
+            reason = f"'{column.name}' is a {column.clickhouse_type.sql}; a range is for numbers"
+            yield ("checks", position, "column"), reason
 
 
 @_rule(Domain, "name")
@@ -237,27 +246,25 @@ def place_problems(draft: Draft[Dataset], path: PurePath, domains: Mapping[str, 
     dataset = draft.model
     if "domain" not in draft.unsure and dataset.domain not in domains:
         yield ("domain",), f"unknown domain '{dataset.domain}'{nearest(dataset.domain, list(domains))}"
-    if "domain" not in draft.unsure and path.parent.as_posix() != dataset.domain:
+    elif "domain" not in draft.unsure and path.parent.as_posix() != dataset.domain:
         yield ("domain",), f"is '{dataset.domain}', but the file lies in the folder datasets/{path.parent.as_posix()}"
     if "name" not in draft.unsure and path.name != f"{dataset.name}.yaml":
         yield ("name",), f"is '{dataset.name}', so the file must be called {dataset.name}.yaml"
 
 
-def service_problems(services: list[Service]) -> Iterator[Mistake]:
-    """Services whose tables would have the same names."""
-    counts = Counter(service.prefix for service in services)
-    for service in services:
-        if counts[service.prefix] > 1:
-            same = ", ".join(each.name for each in services if each.prefix == service.prefix and each is not service)
-            yield (service.name,), f"has the table prefix '{service.prefix}', which {same} has too"
+def service_problems(services: Mapping[int, Service]) -> Iterator[Mistake]:
+    """Services whose tables would have the same names; `services` are keyed by their position in the file."""
+    first: dict[str, tuple[int, str]] = {}
+    for position, service in services.items():
+        other, name = first.setdefault(service.prefix, (position, service.name))
+        if other != position:
+            yield (position, "name"), f"'{service.name}' has the table prefix '{service.prefix}' of '{name}', [{other}]"
 
 
-def catalog_problems(datasets: Mapping[str, tuple[str, Dataset]], services: Mapping[str, Service]) -> Iterator[Problem]:
+def catalog_problems(datasets: Mapping[str, tuple[str, Dataset]], services: Sequence[Service]) -> Iterator[Problem]:
     """Datasets whose table is somebody else's: a snapshot's storage, or a summary of a service."""
     summaries = {
-        f"analytics/{service.prefix}_{metric}_summary": service.name
-        for service in services.values()
-        for metric in METRICS
+        f"analytics/{service.prefix}_{metric}_summary": service.name for service in services for metric in METRICS
     }
     for key, (file, dataset) in datasets.items():
         if key in summaries:

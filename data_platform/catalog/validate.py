@@ -61,7 +61,7 @@ def validate(model: type[M], data: object) -> tuple[Draft[M] | None, list[Mistak
 
 def nearest(word: object, known: Sequence[str]) -> str:
     """`; did you mean x?` where a known word is near, else nothing."""
-    near = get_close_matches(str(word), known, n=1)
+    near = get_close_matches(str(word), known, n=1, cutoff=0.7)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
@@ -154,12 +154,12 @@ def _reason(model: type[BaseModel], path: Path, detail: ErrorDetails) -> str:
 
 
 def _pattern_in_words(pattern: str) -> str:
-    if pattern.startswith("^[a-z][a-z0-9_]"):
+    if pattern.startswith("^[a-z][a-z0-9_]{"):
         return "a name is a-z, then a-z, 0-9 and _ (a leading _ is the platform's), at most 63 characters"
     if pattern.startswith("^(team:"):
         return "an owner is team:<name> or an e-mail address"
-    if pattern.startswith("^[a-z][a-z0-9-]"):
-        return "a service name is a-z, then a-z, 0-9 and -, at most 63 characters"
+    if pattern.startswith("^[a-z][a-z0-9_-]"):
+        return "a service name is a-z, then a-z, 0-9, - and _, at most 63 characters"
     return f"it must match {pattern}"
 
 
