@@ -4,7 +4,6 @@ The order of events is here; how rows, files and objects are made is in the modu
 """
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from urllib.parse import quote
 from zlib import crc32
 
@@ -64,15 +63,6 @@ def _key_prefix(statement: UnloadStatement) -> str:
     return f"{prefix}/" if statement.partition_by and prefix and not prefix.endswith("/") else prefix
 
 
-class _SliceFailedError(Exception):
-    """One series cannot go on; the files of the others are completed."""
-
-    def __init__(self, series: Series, error: WarehouseError) -> None:
-        super().__init__(error.message)
-        self.series = series
-        self.error = error
-
-
 class _Run:
     def __init__(
         self,
@@ -97,14 +87,12 @@ class _Run:
         self._series: dict[tuple[str, int], Series] = {}
         self._files: list[UnloadedFile] = []
         self._rows = 0
+        self._failures: dict[Series, WarehouseError] = {}
 
     def run(self) -> UnloadOutcome:
         stream = self._source.copy("csv")
         try:
             self._write_all(stream)
-        except _SliceFailedError as failure:
-            self._complete_others(failure.series)
-            raise failure.error from None
         except BaseException:
             for series in self._series.values():
                 series.abort()
@@ -123,6 +111,7 @@ class _Run:
         )
 
     def _write_all(self, stream: Iterator[bytes]) -> None:
+        """Write every row and complete every file; a failed slice ends the reading, not the files of the others."""
         for chunk in aligned_chunks(stream):
             stop_if_cancelled(self._source)
             for series, table in self._spread(chunk):
@@ -130,9 +119,13 @@ class _Run:
                 self._rows += len(table)
             self._bound_memory()
             self._report()
+            if self._failures:
+                break
         for _, series in sorted(self._series.items()):
             stop_if_cancelled(self._source)
             self._guarded(series, series.finish)
+        for error in self._failures.values():
+            raise error
 
     def _spread(self, chunk: bytes) -> Iterator[tuple[Series, pa.Table]]:
         """The chunk's rows, each with the series that writes them."""
@@ -179,10 +172,14 @@ class _Run:
         return TextSeries(self._plan, folder, slice_number, textual.encoder(statement, written), header)
 
     def _guarded(self, series: Series, action: Callable[[], None]) -> None:
+        """Do something with a series that has not failed; note it when it fails now."""
+        if series in self._failures:
+            return
         try:
             action()
         except WarehouseError as error:
-            raise _SliceFailedError(series, error) from error
+            self._failures[series] = error
+            series.abort()
 
     def _bound_memory(self) -> None:
         pending = sum(series.pending_bytes for series in self._series.values())
@@ -190,15 +187,6 @@ class _Run:
             fullest = max(self._series.values(), key=lambda series: series.pending_bytes)
             pending -= fullest.pending_bytes
             self._guarded(fullest, fullest.flush)
-
-    def _complete_others(self, failed: Series) -> None:
-        failed.abort()
-        for series in self._series.values():
-            if series is not failed:
-                with suppress(WarehouseError, StoppedError):  # the first failure is the one that is reported
-                    series.finish()
-                    continue
-                series.abort()
 
     def _file_finished(self, file: UnloadedFile) -> None:
         self._files.append(file)

@@ -30,6 +30,7 @@ from data_platform.local.warehouse.unload.textual import Encoder
 BLOCK_BYTES = 256 * 1024  # text is written, and MAXFILESIZE looked at, in blocks of about this
 COMPRESSOR_HOLDS = MEGABYTE  # what a compressor may still have inside: bzip2 collects 900 kB
 ROW_GROUP_BYTES = 32 * MEGABYTE  # Redshift's default
+PARQUET_OVERHEAD = 1.1  # an encoded row group over its size in Arrow, at worst: dictionaries that did not pay
 PARTITIONED_MEMORY = 128 * 1024  # per open file, since there may be hundreds
 
 _COMPRESSION_EXTENSIONS: dict[Compression | None, str] = {"gzip": ".gz", "bzip2": ".bz2", "zstd": ".zst", None: ""}
@@ -232,8 +233,7 @@ class ParquetSeries(Series):
     def __init__(self, plan: Plan, folder: str, slice_number: int) -> None:
         super().__init__(plan, folder, slice_number)
         self._schema = parquet_schema(plan.layout.written)
-        # A row group is never more than a file may hold: Arrow's size is above Parquet's.
-        self._group_bytes = min(plan.statement.row_group_size or ROW_GROUP_BYTES, self._limit)
+        self._group_bytes = min(plan.statement.row_group_size or ROW_GROUP_BYTES, int(self._limit / PARQUET_OVERHEAD))
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
         self._writer: Any = None
@@ -252,7 +252,16 @@ class ParquetSeries(Series):
         if not self._pending:
             return
         table = pa.concat_tables(self._pending)
-        if self._file is not None and self._file.upload.size + self._pending_bytes > self._limit:
+        groups = max(1, -(-self._pending_bytes // self._group_bytes))
+        size = self._pending_bytes // groups
+        self._pending = []
+        self._pending_bytes = 0
+        rows = -(-len(table) // groups)
+        for start in range(0, len(table), rows):
+            self._write_group(table.slice(start, rows), size)
+
+    def _write_group(self, table: pa.Table, size: int) -> None:
+        if self._file is not None and self._file.upload.size + size * PARQUET_OVERHEAD > self._limit:
             self._end_file()
         file = self._file
         if file is None:
@@ -260,9 +269,7 @@ class ParquetSeries(Series):
             self._writer = pq.ParquetWriter(
                 pa.PythonFile(file.upload, "w"), self._schema, version="1.0", compression="snappy"
             )
-        self._pending = []
-        self._pending_bytes = 0
-        self._writer.write_table(table, row_group_size=max(len(table), 1))
+        self._writer.write_table(table, row_group_size=len(table))
         file.rows += len(table)
 
     def finish(self) -> None:

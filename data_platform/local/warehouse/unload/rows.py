@@ -4,7 +4,8 @@ PostgreSQL's CSV keeps null (nothing) and the empty string (`""`) apart, and Arr
 columns without a Python object per value; the binary format would have to be taken apart value by value.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -68,13 +69,14 @@ class ChunkReader:
         Raises WarehouseError 22023 for a value the type cannot hold (infinity, years beyond 9999).
         """
         table = self._read(chunk, {column.internal: _reading_type(column) for column in columns})
-        arrays = [
-            _as_written(array.combine_chunks(), column) for array, column in zip(table.columns, columns, strict=True)
-        ]
+        with _value_errors():
+            arrays = [
+                _as_written(each.combine_chunks(), column) for each, column in zip(table.columns, columns, strict=True)
+            ]
         return pa.table(arrays, schema=parquet_schema(columns))
 
     def _read(self, chunk: bytes, types: dict[str, pa.DataType]) -> pa.Table:
-        try:
+        with _value_errors():
             return csv.read_csv(
                 pa.BufferReader(chunk),
                 read_options=csv.ReadOptions(column_names=self._names, block_size=len(chunk) + 1),
@@ -89,8 +91,14 @@ class ChunkReader:
                     false_values=["f"],
                 ),
             )
-        except pa.ArrowInvalid as error:
-            raise WarehouseError("22023", f"UNLOAD cannot represent a value: {error}") from error
+
+
+@contextmanager
+def _value_errors() -> Generator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise WarehouseError("22023", f"UNLOAD cannot represent a value: {error}") from error
 
 
 def parquet_schema(columns: Sequence[Column]) -> pa.Schema:
@@ -103,12 +111,13 @@ def _reading_type(column: Column) -> pa.DataType:
     if column.facts.type_name == "timestamptz":
         return pa.timestamp("us", tz="UTC")
     if column.facts.type_name == "numeric" and not column.facts.precision:
-        return pa.decimal256(76, 38)
+        return pa.string()
     return column.arrow_type
 
 
 def _as_written(array: pa.Array, column: Column) -> pa.Array:
     if column.facts.type_name == "numeric" and not column.facts.precision:
-        rounded = pc.round(array, ndigits=UNCONSTRAINED_NUMERIC[1], round_mode="half_towards_infinity")
+        exact = array.cast(pa.decimal256(76, 38))
+        rounded = pc.round(exact, ndigits=UNCONSTRAINED_NUMERIC[1], round_mode="half_towards_infinity")
         return rounded.cast(column.arrow_type)
     return array if array.type == column.arrow_type else array.cast(column.arrow_type)
