@@ -1,21 +1,23 @@
 """Records found in an object, collected until they are worth a batch, then made into columns.
 
+Parsed records are let go as soon as their fields are in lists: holding two megabytes of them makes parsing itself three
+times slower (the allocator leaves the caches). What is rejected later is parsed again from its origin.
 What belongs here: positions, batches, the way from a bad record to its reject. What does not: formats.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data_platform.curation.otlp.columns import Columns, NotStrictError, Runs, assemble
+from data_platform.curation.otlp.columns import Columns, NotStrictError, assemble
 from data_platform.curation.otlp.model import EventBatch, Fault, Reason, RecordError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Text of the records in one block. Parsed they take ten times as much; smaller blocks also stay in the cache.
+# Text of the records in one block, and records whose fields are taken at once.
 BLOCK_BYTES = 2 << 20
-# A block that does not fit as it is is halved down to this, so that one odd record does not slow down the rest.
-CLOSE_LOOK = 128
+EXTRACT_RECORDS = 32
 DETAILS = {
     Reason.MISSING_SERVICE: "the resource has no service.name",
     Reason.MISSING_TIME: "neither timeUnixNano nor observedTimeUnixNano",
@@ -24,18 +26,22 @@ DETAILS = {
 
 
 class Form(Protocol):
-    """What a format offers: records into columns, one record made strict, one record as text."""
+    """What a format offers."""
 
-    def to_columns(self, records: list[Any]) -> Columns:
-        """The records' fields. Raises NotStrictError."""
+    def extract(self, records: list[Any], columns: Columns) -> None:
+        """Append the records' fields, all or none. Raises NotStrictError where a record needs a closer look."""
         ...
 
     def strict(self, record: Any) -> Any:
-        """The record as `to_columns` takes it. Raises RecordError."""
+        """The record as `extract` takes it. Raises RecordError saying what OTLP does not allow."""
         ...
 
     def empty(self) -> Any:
         """A record without anything."""
+        ...
+
+    def find(self, origin: Any, index: int) -> Any:
+        """A record of an origin again."""
         ...
 
     def raw(self, record: Any) -> str:
@@ -49,22 +55,37 @@ class Block:
     def __init__(self, object_key: str, form: Form) -> None:
         self._form = form
         self._object_key = object_key
-        self._records: list[Any] = []
-        self._runs = Runs(object_key)
         self._faults: list[Fault] = []
-        self.size = 0  # bytes of the records' text
         self.position = 0  # of the next record
+        self._start()
+
+    def _start(self) -> None:
+        self.size = 0  # bytes of the records' text
+        self._first = self.position
+        self._columns = Columns()
+        self._pending: list[Any] = []
+        self._rejected: set[int] = set()
+        # One entry for each call of `add`: where its records begin, and where they are from.
+        self._starts: list[int] = []
+        self._services: list[str | None] = []
+        self._lines: list[int | None] = []
+        self._origins: list[tuple[Any, int]] = []
 
     @property
     def full(self) -> bool:
         """Whether it should be emptied before more is read."""
         return self.size >= BLOCK_BYTES
 
-    def add(self, records: Sequence[Any], service: str | None, line: int | None = None) -> None:
-        """Further records of one service, in order."""
-        self._records += records
-        self._runs.add(service, line, len(records))
+    def add(self, records: Sequence[Any], service: str | None, line: int | None, origin: Any, first: int = 0) -> None:
+        """Further records of one service, in order; the first of them is record `first` of `origin` (see Form.find)."""
+        self._starts.append(self.position - self._first)
+        self._services.append(service)
+        self._lines.append(line)
+        self._origins.append((origin, first))
+        self._pending += records
         self.position += len(records)
+        if len(self._pending) >= EXTRACT_RECORDS:
+            self._extract()
 
     def report(self, fault: Fault) -> None:
         """Something that is no record."""
@@ -72,45 +93,64 @@ class Block:
 
     def take(self) -> EventBatch | None:
         """The events and rejects so far; None when there are none of either."""
-        if not self._records and not self._faults:
+        if not self._starts and not self._faults:
             return None
-        import pyarrow as pa
-
-        batches = self._decode(self._records, 0)
-        batch = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+        self._extract()
+        try:
+            batch = self._assemble()
+        except NotStrictError:
+            self._look_closely_at_all()
+            batch = self._assemble()
         rejects = [fault.within(self._object_key) for fault in self._faults]
-        self._records, self._faults, self.size = [], [], 0
-        self._runs = Runs(self._object_key, first_position=self.position)
+        self._faults = []
+        self._start()
         return EventBatch(batch, rejects)
 
-    def _decode(self, records: list[Any], start: int) -> "list[pa.RecordBatch]":
+    def _extract(self) -> None:
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
         try:
-            return [self._assemble(records, start, frozenset())]
+            self._form.extract(pending, self._columns)
         except NotStrictError:
-            if len(records) <= CLOSE_LOOK:
-                return [self._look_closely(records, start)]
-            half = len(records) // 2
-            return self._decode(records[:half], start) + self._decode(records[half:], start + half)
+            self._look_closely(pending)
 
-    def _look_closely(self, records: list[Any], start: int) -> "pa.RecordBatch":
-        rejected: set[int] = set()
+    def _look_closely(self, records: list[Any]) -> None:
+        """Record by record; one that is rejected keeps its place as an empty one, which becomes no event."""
         strict: list[Any] = []
-        for index, record in enumerate(records):
+        for index, record in enumerate(records, start=len(self._columns.counts)):
             try:
                 strict.append(self._form.strict(record))
             except RecordError as error:
-                rejected.add(index)
-                strict.append(self._form.empty())  # keeps the place; lacks a name, so it becomes no event
-                self._reject(record, start + index, error.reason, error.detail)
-        return self._assemble(strict, start, frozenset(rejected))
+                self._rejected.add(index)
+                strict.append(self._form.empty())
+                self._reject(index, record, error.reason, error.detail)
+        self._form.extract(strict, self._columns)
 
-    def _assemble(self, records: list[Any], start: int, rejected: frozenset[int]) -> "pa.RecordBatch":
-        assembled = assemble(self._form.to_columns(records), self._runs, start)
+    def _look_closely_at_all(self) -> None:
+        """After a value that no column takes: all records once more, from their origins."""
+        count = len(self._columns.counts)
+        self._columns = Columns()
+        for start in range(0, count, EXTRACT_RECORDS):
+            indexes = range(start, min(start + EXTRACT_RECORDS, count))
+            self._look_closely(
+                [self._form.empty() if index in self._rejected else self._find(index) for index in indexes]
+            )
+
+    def _assemble(self) -> "pa.RecordBatch":
+        count = self.position - self._first
+        lengths = [end - start for start, end in zip(self._starts, [*self._starts[1:], count], strict=True)]
+        assembled = assemble(self._columns, self._services, lengths, self._object_key, self._first)
         for index, reason in assembled.lacking:
-            if index not in rejected:
-                self._reject(records[index], start + index, reason, DETAILS[reason])
+            if index not in self._rejected:
+                self._reject(index, self._find(index), reason, DETAILS[reason])
         return assembled.batch
 
-    def _reject(self, record: Any, index: int, reason: Reason, detail: str) -> None:
-        position = self._runs.first_position + index
-        self.report(Fault(reason, detail, self._form.raw(record), position, self._runs.line_of(index)))
+    def _find(self, index: int) -> Any:
+        run = bisect_right(self._starts, index) - 1
+        origin, first = self._origins[run]
+        return self._form.find(origin, first + index - self._starts[run])
+
+    def _reject(self, index: int, record: Any, reason: Reason, detail: str) -> None:
+        line = self._lines[bisect_right(self._starts, index) - 1]
+        self.report(Fault(reason, detail, self._form.raw(record), self._first + index, line))

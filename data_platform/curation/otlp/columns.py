@@ -1,13 +1,11 @@
 """Many log records at once -> one Arrow batch of events. Column by column, because a loop over records is too slow.
 
-A batch either fits as it is or raises: `NotStrictError` says that some record needs a closer look (json_records.py) before
-it can be put into columns. What belongs here: columns. What does not: where the records come from.
+Values either fit as they are or NotStrictError says that some record needs a closer look first (block.py).
+What belongs here: columns. What does not: where the records come from.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from data_platform.curation.otlp.model import Reason, events_schema
@@ -30,37 +28,12 @@ class NotStrictError(Exception):
 class Columns:
     """Fields of the records, still as Python lists; attributes flattened, `counts` of them for each record."""
 
-    times: Sequence[Any]  # timeUnixNano: integers, or their decimal text
-    observed: Sequence[Any]
-    names: Sequence[str | None]
-    traces: Sequence[str | None]
-    counts: Sequence[int]
-    keys: Sequence[str]
-    texts: Sequence[str]
-
-
-@dataclass
-class Runs:
-    """Where the records come from: services and line numbers, run-length encoded; the first record's position."""
-
-    object_key: str
-    first_position: int = 0
-    services: list[str | None] = field(default_factory=list[str | None])
-    lines: list[int | None] = field(default_factory=list[int | None])
-    lengths: list[int] = field(default_factory=list[int])
-
-    def add(self, service: str | None, line: int | None, length: int) -> None:
-        """`length` further records of one scope."""
-        if self.lengths and self.services[-1] == service and self.lines[-1] == line:
-            self.lengths[-1] += length
-            return
-        self.services.append(service)
-        self.lines.append(line)
-        self.lengths.append(length)
-
-    def line_of(self, index: int) -> int | None:
-        """The line of a record, counted within these runs."""
-        return self.lines[bisect_right(list(accumulate(self.lengths)), index)]
+    times: list[Any] = field(default_factory=list[Any])  # nanoseconds, as integers or their decimal text; 0 for none
+    names: list[str | None] = field(default_factory=list[str | None])
+    traces: list[str | None] = field(default_factory=list[str | None])
+    counts: list[int] = field(default_factory=list[int])
+    keys: list[str] = field(default_factory=list[str])
+    texts: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True)
@@ -71,8 +44,13 @@ class Assembled:
     lacking: list[tuple[int, Reason]]
 
 
-def assemble(columns: Columns, runs: Runs, start: int) -> Assembled:
-    """The batch of `columns`; record 0 of them is record `start` of `runs`. Raises NotStrictError."""
+def assemble(
+    columns: Columns, services: list[str | None], lengths: list[int], object_key: str, first_position: int
+) -> Assembled:
+    """The batch of `columns`. Services are run-length encoded: `lengths` says how many records have each.
+
+    Raises NotStrictError.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -85,9 +63,9 @@ def assemble(columns: Columns, runs: Runs, start: int) -> Assembled:
     counts = np.asarray(columns.counts, dtype=np.int64)
     attributes = _Attributes(keys, texts, counts)
     name = pc.coalesce(_not_empty(_texts(columns.names)), _not_empty(attributes.lookup("event.name")))
-    time = _times(columns.times, columns.observed)
-    service = _services(runs, start, count)
-    positions = np.arange(runs.first_position + start, runs.first_position + start + count, dtype=np.uint64)
+    time = _times(columns.times)
+    service = _not_empty(_texts(services).take(pa.array(np.repeat(np.arange(len(lengths)), lengths))))
+    positions = np.arange(first_position, first_position + count, dtype=np.uint64)
     batch = pa.RecordBatch.from_arrays(
         [
             service,
@@ -99,7 +77,7 @@ def assemble(columns: Columns, runs: Runs, start: int) -> Assembled:
             attributes.map(),
             _traces(columns.traces),
             _not_empty(attributes.lookup("log.record.uid")),
-            pa.repeat(pa.scalar(runs.object_key), count),
+            pa.repeat(pa.scalar(object_key), count),
             pa.array(positions),
         ],
         schema=events_schema(),
@@ -147,14 +125,6 @@ def _not_empty(column: "pa.Array") -> "pa.Array":
     return pc.if_else(empty, pa.scalar(None, pa.string()), column)
 
 
-def _services(runs: Runs, start: int, count: int) -> "pa.Array":
-    import numpy as np
-    import pyarrow as pa
-
-    index = np.repeat(np.arange(len(runs.lengths)), runs.lengths)[start : start + count]
-    return _not_empty(pa.array(runs.services, pa.string()).take(pa.array(index)))
-
-
 def _days(time: "pa.Array") -> "pa.Array":
     """UTC days. Floored, since days before 1970 are negative."""
     import numpy as np
@@ -164,37 +134,27 @@ def _days(time: "pa.Array") -> "pa.Array":
     return pa.array(days, mask=time.is_null().to_numpy(zero_copy_only=False)).cast(pa.date32())
 
 
-def _times(times: Sequence[Any], observed: Sequence[Any]) -> "pa.Array":
-    """Nanoseconds since 1970 as int64; the time of observation where there is none, null where neither is."""
+def _times(values: Sequence[Any]) -> "pa.Array":
+    """Nanoseconds since 1970 as int64, null for 0."""
     import pyarrow as pa
 
     pc = _compute()
-    column = _nanoseconds(times)
-    zero = pc.equal(column, 0)
-    if pc.any(zero).as_py():
-        column = pc.if_else(zero, _nanoseconds(observed), column)
-        column = pc.if_else(pc.equal(column, 0), pa.scalar(None, pa.uint64()), column)
-    try:
-        return column.cast(pa.int64())
-    except pa.ArrowInvalid:
-        raise NotStrictError from None
-
-
-def _nanoseconds(values: Sequence[Any]) -> "pa.Array":
-    import pyarrow as pa
-
     try:
         if set(map(type, values)) <= {str}:
+            # Arrow would read "0x1F" too; an empty text fails in the cast.
             joined = "".join(values)
-            # Arrow would read "0x1F" too. An empty text fails in the cast.
             if joined and not (joined.isascii() and joined.isdecimal()):
                 raise NotStrictError
-            return pa.array(values, pa.string()).cast(pa.uint64())
-        if bool in set(map(type, values)):
+            column = pa.array(values, pa.string()).cast(pa.uint64())
+        elif set(map(type, values)) <= {int}:
+            column = pa.array(values, pa.uint64())
+        else:
             raise NotStrictError
-        return pa.array([0 if value is None else value for value in values], pa.uint64())
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        column = column.cast(pa.int64())
+    except (pa.ArrowInvalid, OverflowError):
         raise NotStrictError from None
+    zero = pc.equal(column, 0)
+    return pc.if_else(zero, pa.scalar(None, pa.int64()), column) if pc.any(zero).as_py() else column
 
 
 def _traces(traces: Sequence[str | None]) -> "pa.Array":
@@ -206,11 +166,12 @@ def _traces(traces: Sequence[str | None]) -> "pa.Array":
     if column.null_count == len(column):
         return column
     joined = "".join([trace for trace in traces if trace])
-    lengths = pc.all(pc.equal(pc.binary_length(column), TRACE_ID_DIGITS)).as_py()
-    if not lengths or not joined.isalnum():
+    if not pc.all(pc.equal(pc.binary_length(column), TRACE_ID_DIGITS)).as_py():
         raise NotStrictError
     try:
-        bytes.fromhex(joined)
+        # fromhex skips white space, which makes the result too short.
+        if len(bytes.fromhex(joined)) * 2 != len(joined):
+            raise NotStrictError
     except ValueError:
         raise NotStrictError from None
     return pc.if_else(pc.equal(column, "0" * TRACE_ID_DIGITS), pa.scalar(None, pa.string()), pc.utf8_lower(column))

@@ -3,8 +3,10 @@
 What belongs here: the shape of the JSON. What does not: lines and streams (json_lines.py), columns (columns.py).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -14,48 +16,60 @@ from data_platform.curation.otlp.model import RAW_LIMIT, Reason, RecordError
 from data_platform.curation.otlp.values import INT64_MAX, text_of
 
 UINT64_DIGITS = 20
+_KEY, _VALUE = itemgetter("key"), itemgetter("value")
 
 
-def to_columns(records: list[Any]) -> Columns:
-    """The records' fields as lists. Raises NotStrictError where a record is not in the Collector's own form."""
+def extract(records: list[Any], columns: Columns) -> None:
+    """Append the records' fields, all or none. Raises NotStrictError unless all have the Collector's own form."""
     try:
         attributes: list[Any] = [record.get("attributes", ()) for record in records]
         if not set(map(type, attributes)) <= {list, tuple}:
             raise NotStrictError
         flat: list[Any] = list(chain.from_iterable(attributes))
-        values: list[Any] = [attribute["value"] for attribute in flat]
+        keys: list[Any] = list(map(_KEY, flat))
+        values: list[Any] = list(map(_VALUE, flat))
         texts: list[Any] = [value.get("stringValue") for value in values]
-        if None in texts:
-            texts = [_text(values[index]) if text is None else text for index, text in enumerate(texts)]
-        return Columns(
-            times=[record.get("timeUnixNano", "0") for record in records],
-            observed=[record.get("observedTimeUnixNano", "0") for record in records],
-            names=[record.get("eventName") for record in records],
-            traces=[record.get("traceId") for record in records],
-            counts=list(map(len, attributes)),
-            keys=[attribute["key"] for attribute in flat],
-            texts=texts,
-        )
+        _fill(texts, values)
+        times: list[Any] = [record.get("timeUnixNano") for record in records]
+        if "0" in times or not set(map(type, times)) <= {str}:
+            times = [_time_or_observed(record) for record in records]
+        names: list[Any] = [record.get("eventName") for record in records]
+        traces: list[Any] = [record.get("traceId") for record in records]
     except (AttributeError, KeyError, TypeError, RecordError):
         raise NotStrictError from None
+    columns.times += times
+    columns.names += names
+    columns.traces += traces
+    columns.counts += map(len, attributes)
+    columns.keys += keys
+    columns.texts += texts
 
 
-def _text(value: Any) -> str:
-    """`text_of` with a short cut for the integers a Collector writes, which are most of what is not text."""
-    number = value.get("intValue")
-    # 18 digits always fit, and what does not begin with 0 is canonical.
-    if type(number) is str and len(number) < 19 and number.isascii() and number.isdecimal() and number[0] != "0":
-        return number
-    return text_of(value)
+def _fill(texts: list[Any], values: list[Any]) -> None:
+    """Put the text of the values that are not text where None stands."""
+    index = -1
+    with suppress(ValueError):
+        while True:
+            index = texts.index(None, index + 1)
+            value = values[index]
+            number = value.get("intValue")
+            # A short cut for the integers a Collector writes, which are most of what is not text: 18 digits always
+            # fit, and what does not begin with 0 is canonical.
+            short = type(number) is str and len(number) < 19 and number.isascii() and number.isdecimal()
+            texts[index] = number if short and number[0] != "0" else text_of(value)
+
+
+def _time_or_observed(record: dict[str, Any]) -> str:
+    time = _nanoseconds(record, "timeUnixNano")
+    return _nanoseconds(record, "observedTimeUnixNano") if time == "0" else time
 
 
 def strict(record: Any) -> dict[str, Any]:
-    """The record in the form `to_columns` takes without a look. Raises RecordError saying what OTLP does not allow."""
+    """The record in the form `extract` takes without a look. Raises RecordError saying what OTLP does not allow."""
     if not isinstance(record, dict):
         raise RecordError(Reason.WRONG_TYPE, f"a log record is {type(record).__name__}, not an object")
     return {
-        "timeUnixNano": _nanoseconds(record, "timeUnixNano"),
-        "observedTimeUnixNano": _nanoseconds(record, "observedTimeUnixNano"),
+        "timeUnixNano": _time_or_observed(record),
         "eventName": _text_field(record, "eventName"),
         "traceId": _trace_id(record),
         "attributes": [
@@ -137,14 +151,64 @@ def _trace_id(record: Mapping[str, Any]) -> str | None:
     return value
 
 
-class JsonForm:
-    """The records of OTLP/JSON, for a Block."""
+def scopes(document: Any, report: Callable[[Reason, str, object], None]) -> Iterator[tuple[str | None, list[Any]]]:
+    """Service and log records of each scope of a document, in order; what is no part of OTLP goes to `report`."""
+    for resource in _objects(document, "resourceLogs", report):
+        try:
+            service = service_name(resource)
+        except RecordError as error:
+            report(error.reason, error.detail, resource.get("resource"))
+            service = None  # each of its records is then rejected too, so that none is lost
+        for scope in _objects(resource, "scopeLogs", report):
+            records = _list(scope, "logRecords", report)
+            if records:
+                yield service, records
 
-    to_columns = staticmethod(to_columns)
+
+def _objects(
+    owner: dict[str, Any], name: str, report: Callable[[Reason, str, object], None]
+) -> Iterator[dict[str, Any]]:
+    for item in _list(owner, name, report):
+        if isinstance(item, dict):
+            yield item
+        else:
+            report(Reason.WRONG_TYPE, f"{name} holds {type(item).__name__}, not an object", item)
+
+
+def _list(owner: dict[str, Any], name: str, report: Callable[[Reason, str, object], None]) -> list[Any]:
+    found = owner.get(name)
+    if isinstance(found, list):
+        return found
+    # A container with contents under another name holds something that nobody would see.
+    if found is not None or owner.keys() - {name, "resource", "scope", "schemaUrl"}:
+        report(Reason.WRONG_TYPE, f"{name} is missing or not a list", owner)
+    return []
+
+
+class JsonForm:
+    """The records of OTLP/JSON, for a Block. An origin is the text of a document, or of one record."""
+
+    extract = staticmethod(extract)
     strict = staticmethod(strict)
     raw = staticmethod(raw_text)
+
+    def __init__(self) -> None:
+        self._found: tuple[bytes, list[Any]] = (b"", [])
 
     @staticmethod
     def empty() -> dict[str, Any]:
         """A record without anything."""
         return {}
+
+    def find(self, origin: bytes, index: int) -> Any:
+        """Parse the origin again; the last one is kept, since rejects come in the order of the object."""
+        if self._found[0] is not origin:
+            document = orjson.loads(origin)
+            whole = isinstance(document, dict) and "resourceLogs" in document
+            records = [record for _, found in scopes(document, _unheard) for record in found] if whole else [document]
+            self._found = (origin, records)
+        return self._found[1][index]
+
+
+def _unheard(_reason: Reason, _detail: str, _raw: object) -> None:
+    """For a second reading: everything was reported in the first."""

@@ -4,7 +4,7 @@ A request is walked along its fields until a part is small enough to be parsed; 
 further, down to its records, so that one bad record costs no other. What does not belong here: columns, values.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,8 @@ class ProtobufForm:
     """The records of OTLP/protobuf, for a Block."""
 
     @staticmethod
-    def to_columns(records: "list[LogRecord]") -> Columns:
-        """The records' fields as lists. Raises NotStrictError where a record needs a closer look."""
+    def extract(records: "list[LogRecord]", columns: Columns) -> None:
+        """Append the records' fields, all or none. Raises NotStrictError where a record needs a closer look."""
         attributes: list[Any] = [record.attributes for record in records]
         flat: list[Any] = list(chain.from_iterable(attributes))
         values: list[Any] = [attribute.value for attribute in flat]
@@ -55,23 +55,21 @@ class ProtobufForm:
                 texts = [text or text_of_message(value) for text, value in zip(texts, values, strict=True)]
         except RecordError:
             raise NotStrictError from None
-        return Columns(
-            times=[record.time_unix_nano for record in records],
-            observed=[record.observed_time_unix_nano for record in records],
-            names=[record.event_name for record in records],
-            traces=[trace.hex() for trace in traces],
-            counts=list(map(len, attributes)),
-            keys=[attribute.key for attribute in flat],
-            texts=texts,
-        )
+        columns.times += [record.time_unix_nano or record.observed_time_unix_nano for record in records]
+        columns.names += [record.event_name for record in records]
+        columns.traces += [trace.hex() for trace in traces]
+        columns.counts += map(len, attributes)
+        columns.keys += [attribute.key for attribute in flat]
+        columns.texts += texts
 
     @staticmethod
     def strict(record: "LogRecord") -> "LogRecord":
         """The record itself. Raises RecordError saying what is not allowed."""
         if len(record.trace_id) not in {0, TRACE_ID_BYTES}:
             raise RecordError(Reason.WRONG_TYPE, f"traceId has {len(record.trace_id)} bytes, not {TRACE_ID_BYTES}")
-        if max(record.time_unix_nano, 0 if record.time_unix_nano else record.observed_time_unix_nano) > INT64_MAX:
-            raise RecordError(Reason.TIME_OUT_OF_RANGE, f"time {record.time_unix_nano} is beyond the year 2262")
+        time = record.time_unix_nano or record.observed_time_unix_nano
+        if time > INT64_MAX:
+            raise RecordError(Reason.TIME_OUT_OF_RANGE, f"time {time} is beyond the year 2262")
         for attribute in record.attributes:
             text_of_message(attribute.value)
         return record
@@ -82,6 +80,11 @@ class ProtobufForm:
         from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
         return LogRecord()
+
+    @staticmethod
+    def find(origin: "Sequence[LogRecord]", index: int) -> "LogRecord":
+        """A record of a parsed scope."""
+        return origin[index]
 
     @staticmethod
     def raw(record: "LogRecord") -> str:
@@ -163,7 +166,7 @@ class _Walker:
             else:
                 service = _service_name(message.resource)
                 for scope in message.scope_logs:
-                    self._block.add(scope.log_records, service)
+                    self._block.add(scope.log_records, service, None, scope.log_records)
                 self._block.size += size
                 return
         try:
@@ -205,7 +208,7 @@ class _Walker:
                 continue
             record = self._parse(LogRecord, _exactly(source, length))
             if record is not None:
-                self._block.add([record], service)
+                self._block.add([record], service, None, [record])
                 self._block.size += length
             if self._block.full:
                 yield

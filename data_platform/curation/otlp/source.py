@@ -58,8 +58,13 @@ class Source:
 
     def read_some(self, size: int) -> bytes:
         """Between 1 and `size` bytes, without waiting for more than one read; empty at the end."""
-        if not self._buffer:
-            self._fill(1)
+        piece = b""
+        while not self._buffer and not piece and not self._ended:
+            piece = self._next_piece()
+        if piece and len(piece) <= size:  # most of an object goes this way, without a copy
+            self.offset += len(piece)
+            return piece
+        self._buffer += piece
         taken = bytes(memoryview(self._buffer)[:size])
         del self._buffer[:size]
         self.offset += len(taken)
@@ -67,8 +72,10 @@ class Source:
 
     def _fill(self, size: int) -> None:
         while len(self._buffer) < size and not self._ended:
-            piece = self._read_raw() if self._inflater is None else self._inflate(self._inflater)
-            self._buffer += piece
+            self._buffer += self._next_piece()
+
+    def _next_piece(self) -> bytes:
+        return self._read_raw() if self._inflater is None else self._inflate(self._inflater)
 
     def _read_raw(self) -> bytes:
         piece = self._stream.read(READ_BYTES)
