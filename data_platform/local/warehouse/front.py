@@ -17,10 +17,12 @@ from data_platform.local.warehouse.protocol import (
     SSL_REQUEST,
     FrameReader,
     ProtocolError,
-    cancel_packet,
     startup_parameters,
 )
-from data_platform.local.warehouse.session import Session
+from data_platform.local.warehouse.querylog import QueryLog
+from data_platform.local.warehouse.session import Session, SessionEnvironment
+from data_platform.local.warehouse.unload.contract import UnloadEnvironment
+from data_platform.local.warehouse.unloading import Unloader
 
 HOST = "127.0.0.1"
 STOP_TIMEOUT_S = 1.0
@@ -33,10 +35,12 @@ class Front:
     port: int
     postgres_port: int
     faults: FaultBoard
+    log_dsn: str
+    unload: UnloadEnvironment | None = None
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _thread: threading.Thread | None = None
     _server: asyncio.Server | None = None
-    _sessions: dict[bytes, Session] = field(default_factory=dict[bytes, Session])
+    _environment: SessionEnvironment | None = None
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set["asyncio.Task[None]"])
 
     def start(self) -> None:
@@ -58,6 +62,9 @@ class Front:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _listen(self) -> None:
+        log = QueryLog(self.log_dsn)
+        await log.start()
+        self._environment = SessionEnvironment(self.postgres_port, self.faults, log, Unloader(self.unload, log), {})
         self._server = await asyncio.start_server(self._accept, HOST, self.port, backlog=512)
 
     async def _close(self) -> None:
@@ -67,6 +74,9 @@ class Front:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT_S)
+        if self._environment is not None:
+            self._environment.unloader.close()
+            await self._environment.log.stop()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -91,18 +101,11 @@ class Front:
         if code == CANCEL_REQUEST:
             await self._cancel(rest)
             return
-        parameters = startup_parameters(rest)
-        session = Session(reader, writer, parameters, self.postgres_port, self.faults)
-        await session.run(self._sessions)
+        if self._environment is not None:
+            await Session(reader, writer, startup_parameters(rest), self._environment).run()
 
     async def _cancel(self, key: bytes) -> None:
         """A wrong key is ignored in silence, as PostgreSQL does: an answer would help guessing."""
-        session = self._sessions.get(key)
-        if session is None:
-            return
-        session.cancel()
-        _, writer = await asyncio.open_connection(HOST, self.postgres_port)
-        writer.write(cancel_packet(key))
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        session = None if self._environment is None else self._environment.sessions.get(key)
+        if session is not None:
+            await session.cancel()

@@ -14,6 +14,7 @@ GSS_REQUEST = 80877104
 CANCEL_REQUEST = 80877102
 MAX_STARTUP_BYTES = 10_000  # PostgreSQL's own limit
 MAX_FRAME_BYTES = 1 << 30
+MAX_AHEAD_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
 _BULK = frozenset(b"Dd")  # DataRow and CopyData come by the thousand: a run of them is handed on as one piece
 _HEADER = struct.Struct("!cI")
@@ -58,6 +59,13 @@ class FrameReader:
         raw = bytes(self._buffer[self._start : end])
         self._start = end
         return Frame(raw[:1], raw)
+
+    async def until_end(self) -> None:
+        """Read ahead until the other side closes, or sends more than fits: how a peer that went away is noticed."""
+        while len(self._buffer) - self._start < MAX_AHEAD_BYTES:
+            if not await self._fill():
+                return
+        await asyncio.Event().wait()
 
     async def startup(self) -> tuple[int, bytes]:
         """The first packet of a connection, which has no type: its code and what follows it."""
@@ -121,13 +129,13 @@ def cancel_packet(key: bytes) -> bytes:
 
 def cstring(text: str) -> bytes:
     """A zero-terminated string."""
-    return text.encode() + b"\0"
+    return text.encode(errors="surrogateescape") + b"\0"
 
 
 def read_cstring(body: bytes, start: int = 0) -> tuple[str, int]:
     """The string at `start` and where the next field begins."""
     end = body.index(b"\0", start)
-    return body[start:end].decode(errors="replace"), end + 1
+    return body[start:end].decode(errors="surrogateescape"), end + 1
 
 
 def error_response(fields: Iterable[tuple[str, str]]) -> bytes:

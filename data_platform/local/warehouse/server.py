@@ -3,8 +3,9 @@
 from data_platform.local.engine import EngineContext
 from data_platform.local.warehouse.front import Front
 from data_platform.local.warehouse.postgres import PostgresServer
-from data_platform.local.warehouse.provision import PASSWORD, USER, WAREHOUSE, provision
+from data_platform.local.warehouse.provision import PASSWORD, USER, WAREHOUSE, provision, superuser_dsn
 from data_platform.local.warehouse.unload.contract import FAULT_KINDS as UNLOAD_FAULT_KINDS
+from data_platform.local.warehouse.unload.contract import UnloadEnvironment
 
 UNLOAD_ROLE = "arn:aws:iam::000000000000:role/redshift-unload"
 
@@ -15,7 +16,14 @@ class Warehouse:
     NAME = "warehouse"
     PORTS = ("redshift", "postgres")
     NEEDS = ("aws",)
-    FAULT_KINDS = UNLOAD_FAULT_KINDS
+    FAULT_KINDS = (
+        *UNLOAD_FAULT_KINDS,
+        "redshift.refuse_connection",  # args: sqlstate, message; without them the socket is just closed
+        "redshift.drop_connection",  # args: when = before | after the statement is executed
+        "redshift.error",  # args: sqlstate, message, detail; without them Redshift's 1023
+        "redshift.delay",  # args: seconds
+    )
+    """Facts: user, database, application_name; for the last three also sql, the statement's text."""
 
     def __init__(self) -> None:
         self._postgres: PostgresServer | None = None
@@ -28,7 +36,8 @@ class Warehouse:
         self._postgres = PostgresServer(context.state, postgres)
         self._postgres.start()
         provision(self._postgres)
-        self._front = Front(redshift, postgres, context.faults)
+        dsn = superuser_dsn(self._postgres, WAREHOUSE)
+        self._front = Front(redshift, postgres, context.faults, dsn, _unload_environment(context))
         self._front.start()
         login = f"{USER}:{PASSWORD}@127.0.0.1:{postgres}"
         return {
@@ -49,3 +58,17 @@ class Warehouse:
             self._front.stop()
         if self._postgres is not None:
             self._postgres.stop()
+
+
+def _unload_environment(context: EngineContext) -> UnloadEnvironment | None:
+    """S3 as the engine `aws` told it; None when the warehouse runs alone."""
+    env: dict[str, str] = context.options.get("env", {})
+    if "AWS_ENDPOINT_URL" not in env:
+        return None
+    return UnloadEnvironment(
+        s3_endpoint=env["AWS_ENDPOINT_URL"],
+        access_key_id=env["AWS_ACCESS_KEY_ID"],
+        secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region=env["AWS_DEFAULT_REGION"],
+        faults=context.faults,
+    )
