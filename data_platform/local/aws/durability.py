@@ -4,12 +4,12 @@ It knows the order of these steps and nothing of how each is done.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIApplication
 
 from data_platform.local.aws.journal import Journal, journal_of
-from data_platform.local.aws.requests import Environ, RequestFacts
+from data_platform.local.aws.requests import Environ, facts_of
 from data_platform.local.aws.store import StateStore, backend
 
 # moto checks a precondition, reads the version list and replaces it in three steps: two writers of one key would lose
@@ -33,17 +33,15 @@ class DurableS3:
         application: WSGIApplication,
         store: StateStore,
         publisher: Publisher,
-        facts_of: Callable[[Environ], RequestFacts],
     ) -> None:
         self._application = application
         self._store = store
         self._publisher = publisher
-        self._facts_of = facts_of
         self._locks = [threading.RLock() for _ in range(LOCKS)]
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request."""
-        facts = self._facts_of(environ)
+        facts = facts_of(environ)
         if facts.service != "s3" or not facts.writes:
             return self._application(environ, start_response)
         with self._locks[hash((facts.bucket, facts.key)) % LOCKS], journal_of(facts) as journal:

@@ -198,6 +198,21 @@ def _get_object(original: Callable[..., Any]) -> Callable[..., Any]:
     return get_object
 
 
+def _get_notification(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_bucket_notification(self: S3Response) -> Any:
+        status, headers, body = original(self)
+        configuration = self.backend.get_bucket_notification_configuration(self.bucket_name)
+        if configuration is not None and configuration.event_bridge is not None:
+            text = body if isinstance(body, str) else body.decode()
+            start = text.index("<NotificationConfiguration")
+            end = text.index(">", start)
+            opened, rest = text[: end + 1].replace("/>", ">"), text[end + 1 :] or "</NotificationConfiguration>"
+            body = f"{opened}<EventBridgeConfiguration/>{rest}"
+        return status, headers, body
+
+    return get_bucket_notification
+
+
 def _complete(original: Callable[..., Any]) -> Callable[..., Any]:
     def complete_multipart_upload(self: models.S3Backend, bucket_name: str, *args: Any, **kwargs: Any) -> Any:
         key = original(self, bucket_name, *args, **kwargs)
@@ -219,5 +234,7 @@ def install(blobs: BlobStore) -> None:
     BaseModel.__new__ = staticmethod(_untracked)
     # GetObject would read the whole object for a range of it, and hold it until the answer is sent.
     S3Response.get_object = _get_object(S3Response.get_object)
+    # moto stores that a bucket sends its events to EventBridge and does not tell it.
+    S3Response.get_bucket_notification = _get_notification(S3Response.get_bucket_notification)
     # A completed object keeps its upload, whose parts are gone: reading one of them would fail.
     models.S3Backend.complete_multipart_upload = _complete(models.S3Backend.complete_multipart_upload)

@@ -60,6 +60,14 @@ def raw_path(environ: Environ) -> str:
     return str(environ.get("RAW_URI") or environ.get("PATH_INFO", "/")).split("?", 1)[0]
 
 
+def facts_of(environ: Environ) -> RequestFacts:
+    """The facts of a request, read once and kept in its environ."""
+    facts = environ.get("data_platform.facts")
+    if facts is None:
+        facts = environ["data_platform.facts"] = read_facts(environ)
+    return facts
+
+
 def read_facts(environ: Environ) -> RequestFacts:
     """The facts of one request. Reads (and puts back) the body of SQS calls only, to learn the queue."""
     service = _signing_service(environ)

@@ -7,12 +7,14 @@ import logging
 import os
 import threading
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import ThreadedWSGIServer
 
-from data_platform.local.aws import events, objects, queues
+from data_platform.local.aws import events, listing, objects, queues
+from data_platform.local.aws.dispatch import Dispatcher
 from data_platform.local.aws.durability import DurableS3
-from data_platform.local.aws.requests import read_facts
+from data_platform.local.aws.fault_middleware import FAULT_KINDS, Faults
+from data_platform.local.aws.http import make_server
+from data_platform.local.aws.presign import CheckPresigned
 from data_platform.local.aws.store import StateStore
 from data_platform.local.engine import EngineContext
 
@@ -26,7 +28,7 @@ class AwsEngine:
 
     NAME = "aws"
     PORTS = ("http",)
-    FAULT_KINDS: tuple[str, ...] = ()
+    FAULT_KINDS = FAULT_KINDS
     NEEDS: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -41,13 +43,14 @@ class AwsEngine:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request otherwise
         self._store = StateStore(context.state)
         objects.install(self._store.blobs)
+        listing.install()
         queues.install(context.faults)
         events.install(context.faults)
         self._store.load()
-        bus = events.EventThread()
-        application = DurableS3(DomainDispatcherApplication(create_backend_app), self._store, bus, read_facts)
+        durable = DurableS3(Dispatcher(), self._store, events.EventThread())
+        application = Faults(CheckPresigned(durable, {ACCESS_KEY: SECRET_KEY}), context.faults)
         port = context.ports["http"]
-        self._server = ThreadedWSGIServer("127.0.0.1", port, application, handler=MotoRequestHandler)
+        self._server = make_server(port, application)
         threading.Thread(target=self._server.serve_forever, name="aws-http", daemon=True).start()
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",

@@ -118,7 +118,7 @@ class StateStore:
         bucket = backend().buckets.get(name)
         if bucket is None:
             for table, column in (("buckets", "name"), ("versions", "bucket"), ("uploads", "bucket")):
-                self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))  # noqa: S608 - our names
+                self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
             return
         self._database.execute(
             "INSERT OR REPLACE INTO buckets VALUES (?, ?, ?)", (name, _tags(bucket.arn), pickle.dumps(bucket))
