@@ -11,7 +11,7 @@ import boto3
 import psycopg
 import pytest
 
-from data_platform.local.faults import FaultBoard
+from data_platform.local.faults import FaultBoard, FaultClient
 from data_platform.local.process import EngineProcess
 from data_platform.local.warehouse.unload import FAULT_KINDS, execute_unload, parse_unload
 from data_platform.local.warehouse.unload.contract import (
@@ -62,6 +62,15 @@ class ConnectionSource:
         return self.cancel()
 
 
+@dataclass(frozen=True)
+class Engines:
+    """The two engines' variables, the warehouse's ports, S3's fault switches."""
+
+    env: dict[str, str]
+    ports: dict[str, int]
+    s3_faults: FaultClient
+
+
 @dataclass
 class Bench:
     """Run UNLOADs and look at what they left."""
@@ -71,6 +80,7 @@ class Bench:
     environment: UnloadEnvironment
     prefix: str  # s3://bucket/<test>/
     faults: FaultBoard
+    s3_faults: FaultClient
     seen: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
 
     def statement(self, query: str, options: str = "", name: str = "") -> UnloadStatement:
@@ -108,8 +118,7 @@ class Bench:
 
 
 @pytest.fixture(scope="session")
-def unload_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], dict[str, int]]]:
-    """The variables of the two engines, and the warehouse's ports."""
+def unload_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     home: Path = tmp_path_factory.mktemp("engines")
     home.chmod(0o755)
     aws = EngineProcess.with_free_ports("aws", home / "aws")
@@ -117,15 +126,15 @@ def unload_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[d
     warehouse = EngineProcess.with_free_ports("warehouse", home / "warehouse", {"env": aws.env})
     try:
         warehouse.start()
-        yield {**aws.env, **warehouse.env}, warehouse.ports
+        yield Engines({**aws.env, **warehouse.env}, warehouse.ports, aws.faults)
     finally:
         warehouse.stop()
         aws.stop()
 
 
 @pytest.fixture(scope="session")
-def unload_s3(unload_engines: tuple[dict[str, str], dict[str, int]]) -> Any:
-    env, _ = unload_engines
+def unload_s3(unload_engines: Engines) -> Any:
+    env = unload_engines.env
     s3 = boto3.client(
         "s3",
         endpoint_url=env["AWS_ENDPOINT_URL"],
@@ -139,9 +148,9 @@ def unload_s3(unload_engines: tuple[dict[str, str], dict[str, int]]) -> Any:
 
 @pytest.fixture(scope="session")
 def unload_connection(
-    unload_engines: tuple[dict[str, str], dict[str, int]],
+    unload_engines: Engines,
 ) -> Iterator[psycopg.Connection[Any]]:
-    env, ports = unload_engines
+    env, ports = unload_engines.env, unload_engines.ports
     with psycopg.connect(
         host="127.0.0.1",
         port=ports["postgres"],
@@ -155,13 +164,14 @@ def unload_connection(
 
 @pytest.fixture
 def bench(
-    unload_engines: tuple[dict[str, str], dict[str, int]],
+    unload_engines: Engines,
     unload_s3: Any,
     unload_connection: psycopg.Connection[Any],
     request: pytest.FixtureRequest,
 ) -> Bench:
-    env, _ = unload_engines
+    env = unload_engines.env
     faults = FaultBoard(FAULT_KINDS)
+    unload_engines.s3_faults.clear()
     seen: list[tuple[int, int, int]] = []
     environment = UnloadEnvironment(
         s3_endpoint=env["AWS_ENDPOINT_URL"],
@@ -172,4 +182,6 @@ def bench(
         progress=lambda rows, size, files: seen.append((rows, size, files)),
     )
     folder = f"{os.getpid()}/{abs(hash(request.node.nodeid))}"
-    return Bench(unload_s3, unload_connection, environment, f"s3://{BUCKET}/{folder}/", faults, seen)
+    return Bench(
+        unload_s3, unload_connection, environment, f"s3://{BUCKET}/{folder}/", faults, unload_engines.s3_faults, seen
+    )

@@ -92,6 +92,21 @@ def test_s3_gone_away_is_an_error_not_a_hang(bench: Any) -> None:
     assert failed.value.sqlstate == "XX000"
 
 
+@pytest.mark.parametrize("options", ["CSV", "PARQUET"])
+@pytest.mark.parametrize(("method", "key"), [("PUT", "*0001_part_00*"), ("POST", "*0002_part_00*")])
+def test_an_s3_refusal_in_the_middle_of_an_upload(bench: Any, options: str, method: str, key: str) -> None:
+    fault = bench.s3_faults.arm("s3.error", match={"method": method, "key": key}, times=None, status=500)
+    big = "select i, md5(i::text) || md5((-i)::text) || md5((i + 0.5)::text) as h from generate_series(1, 450000) i"
+    with pytest.raises(WarehouseError, match=r"S3ServiceException.*InternalError") as failed:
+        bench.unload(big, f"{options} MANIFEST VERBOSE")
+    assert bench.s3_faults.struck(fault) >= 1
+    assert failed.value.sqlstate == "XX000"
+    assert len(bench.names()) == 3
+    assert not any(key.strip("*") in name for name in bench.names())
+    bench.s3_faults.clear()
+    assert not bench.s3.list_multipart_uploads(Bucket="unload-tests").get("Uploads")
+
+
 def test_no_manifest(bench: Any) -> None:
     bench.faults.arm("unload.no_manifest")
     outcome = bench.unload(HUNDRED, OPTIONS)
