@@ -4,6 +4,7 @@ Tests and `demo` use it in their own process; `cloud up` hosts the same object i
 """
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -22,12 +23,16 @@ from data_platform.local import control
 from data_platform.local.engine import ENGINES
 from data_platform.local.faults import FaultClient
 from data_platform.local.orphans import end_orphans
-from data_platform.local.process import POLL_S, START_TIMEOUT_S, STOP_TIMEOUT_S, EngineProcess
+from data_platform.local.process import POLL_S, START_TIMEOUT_S, STOP_TIMEOUT_S, EngineProcess, without_engines
 from data_platform.local.state import CloudState, Host
 from data_platform.settings import Settings, variable_of
 
 # Engines that come back empty: queues, rules and topics have to be made again.
 FORGETFUL = frozenset({"aws", "kafka"})
+# Settings that are no engine's: the user's environment counts for them in the embedded cloud, too.
+NAMES = ("env", "raw_bucket", "curated_bucket", "unload_bucket")
+CHOSEN_BY_USER = frozenset({*NAMES, "catalog", "log_level", "log_format", "schedules", "kafka_unload_topic"})
+_log = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -124,7 +129,7 @@ class Cloud:
     def env(self) -> dict[str, str]:
         """The variables that lead every client and command to this cloud."""
         env = {name: value for process in self._engines.values() for name, value in process.env.items()}
-        for field in ("env", "raw_bucket", "curated_bucket", "unload_bucket"):
+        for field in NAMES:
             default = str(Settings.model_fields[field].default)
             env[variable_of(field)] = os.environ.get(variable_of(field)) or default
         env[variable_of("home")] = str(self.home)
@@ -133,10 +138,20 @@ class Cloud:
 
     @property
     def settings(self) -> Settings:
-        """Settings that lead to this cloud, whatever engines the environment names."""
+        """Settings that lead to this cloud, whatever engines the environment of this process names."""
         env = self.env
-        fields = {name: env[variable_of(name)] for name in Settings.model_fields if variable_of(name) in env}
-        return Settings(**fields)  # pyright: ignore[reportArgumentType] - validated by pydantic
+        fields: dict[str, Any] = {}
+        for name, field in Settings.model_fields.items():
+            if variable_of(name) in env:
+                fields[name] = env[variable_of(name)]
+            elif name not in CHOSEN_BY_USER:
+                fields[name] = field.get_default(call_default_factory=True)
+        return Settings(**fields)
+
+    @property
+    def process_env(self) -> dict[str, str]:
+        """The environment for a process that shall use this cloud: ours, less other engines, plus `env`."""
+        return users_environment() | self.env
 
     def faults(self, name: str) -> FaultClient:
         """The fault switches of one engine."""
@@ -206,7 +221,7 @@ class Cloud:
         from data_platform.provisioning import provision
 
         since = time.monotonic()
-        provision(self.settings, report=tell)
+        provision(self.settings, report=_log.info)
         tell(f"provisioned ({time.monotonic() - since:.1f} s)")
 
     def _publish(self, *, ready: bool) -> None:
@@ -224,7 +239,7 @@ class Cloud:
                 ready=ready,
                 control_url=f"http://127.0.0.1:{self._control.server_port}",
                 key=self._key,
-                engines=tuple(self._engines),
+                engines=tuple(name for name in ENGINES if name in self._engines),
             )
         )
 
@@ -236,6 +251,12 @@ class Cloud:
                 with contextlib.suppress(shutil.SameFileError):
                     shutil.copyfile(source, folder / "dagster.yaml")
                 return
+
+
+def users_environment() -> dict[str, str]:
+    """The environment of this process less all that leads to other engines than the embedded ones."""
+    chosen = {variable_of(field) for field in CHOSEN_BY_USER}
+    return without_engines(os.environ) | {name: value for name, value in os.environ.items() if name in chosen}
 
 
 def with_needs(engines: Sequence[str]) -> tuple[str, ...]:

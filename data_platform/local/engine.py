@@ -78,7 +78,7 @@ def load_engine(name: str) -> type[Engine]:
 
 
 class _ControlHandler(BaseHTTPRequestHandler):
-    """GET / POST / DELETE /faults over JSON."""
+    """GET / POST / DELETE /faults, DELETE /faults/<id> over JSON."""
 
     faults: FaultBoard
 
@@ -97,7 +97,11 @@ class _ControlHandler(BaseHTTPRequestHandler):
             self._answer(200, {"id": fault_id})
 
     def do_DELETE(self) -> None:
-        self.faults.clear()
+        fault_id = self.path.removeprefix("/faults").strip("/")
+        if fault_id:
+            self.faults.disarm(int(fault_id))
+        else:
+            self.faults.clear()
         self._answer(200, {})
 
     def _answer(self, status: int, body: object) -> None:

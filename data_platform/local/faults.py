@@ -9,7 +9,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from itertools import count
@@ -35,9 +35,14 @@ class FaultBoard:
 
     def __init__(self, kinds: Iterable[str] = ()) -> None:
         self.kinds = frozenset(kinds)
+        self._checks: dict[str, Callable[[Mapping[str, Any]], object]] = {}
         self._rules: dict[int, FaultRule] = {}
         self._ids = count(1)
         self._lock = threading.Lock()
+
+    def check_arguments(self, kind: str, check: Callable[[Mapping[str, Any]], object]) -> None:
+        """Refuse to arm `kind` with arguments for which `check` raises ValueError."""
+        self._checks[kind] = check
 
     def arm(
         self,
@@ -48,9 +53,11 @@ class FaultBoard:
         skip: int = 0,
         args: Mapping[str, Any] | None = None,
     ) -> int:
-        """Add a rule and return its id. Raises ValueError for a kind this engine does not know."""
+        """Add a rule and return its id. Raises ValueError for a kind or arguments this engine does not know."""
         if kind not in self.kinds:
             raise ValueError(f"unknown fault {kind!r}; known: {', '.join(sorted(self.kinds)) or 'none'}")
+        if kind in self._checks:
+            self._checks[kind](args or {})
         with self._lock:
             rule = FaultRule(next(self._ids), kind, dict(match or {}), times, skip, dict(args or {}))
             self._rules[rule.id] = rule
@@ -78,8 +85,15 @@ class FaultBoard:
         with self._lock:
             return [asdict(rule) for rule in self._rules.values()]
 
+    def disarm(self, fault_id: int) -> None:
+        """Let one fault strike no more; what it has struck stays counted."""
+        with self._lock:
+            rule = self._rules.get(fault_id)
+            if rule is not None:
+                rule.times = rule.struck
+
     def clear(self) -> None:
-        """Disarm everything."""
+        """Disarm and forget everything."""
         with self._lock:
             self._rules.clear()
 
@@ -111,15 +125,19 @@ class FaultClient:
         """All rules of the engine with their counts."""
         return self._call("GET")["rules"]
 
+    def disarm(self, fault_id: int) -> None:
+        """Let one fault strike no more; what it has struck stays counted."""
+        self._call("DELETE", path=f"/{fault_id}")
+
     def clear(self) -> None:
-        """Disarm everything."""
+        """Disarm and forget everything."""
         self._call("DELETE")
 
-    def _call(self, method: str, body: object = None) -> dict[str, Any]:
+    def _call(self, method: str, body: object = None, *, path: str = "") -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url, data=data, method=method)  # noqa: S310 - loopback
+        request = urllib.request.Request(self._url + path, data=data, method=method)  # noqa: S310 - loopback
         try:
             with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - loopback
                 return json.load(response)
         except urllib.error.HTTPError as error:
-            raise ValueError(error.read().decode()) from None
+            raise ValueError(json.load(error)["error"]) from None

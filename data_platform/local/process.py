@@ -70,10 +70,9 @@ def free_port() -> int:
     raise PlatformError("found no free loopback port", hint=f"looked between {candidates.start} and {candidates.stop}")
 
 
-def children_environment(marker: Path) -> dict[str, str]:
-    """Our environment without what belongs to the engines, and with the mark that tells whose child a process is."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ENGINE_VARIABLE_PREFIXES)}
-    return {**kept, MARKER_VARIABLE: str(marker)}
+def without_engines(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` less every variable that leads to some engine or tunes it."""
+    return {name: value for name, value in environment.items() if not name.startswith(ENGINE_VARIABLE_PREFIXES)}
 
 
 def descendants(pid: int) -> list[int]:
@@ -145,7 +144,7 @@ class EngineProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=children_environment(self.state.resolve().parent),
+                env=without_engines(os.environ) | {MARKER_VARIABLE: str(self.state.resolve().parent)},
             )
 
     def wait_ready(self, timeout: float = START_TIMEOUT_S) -> "EngineProcess":

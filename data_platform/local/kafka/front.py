@@ -7,9 +7,12 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from struct import error as StructError  # noqa: N812 - the module names its exception in lower case
+from typing import Any
+
+from confluent_kafka import KafkaError
 
 from data_platform.local.faults import FaultBoard, FaultRule
 from data_platform.local.kafka import protocol
@@ -20,6 +23,20 @@ HOST = "127.0.0.1"
 MAX_FRAME_BYTES = 100 * 1024 * 1024  # a broker's socket.request.max.bytes
 DEFAULT_PARTITIONS = 3
 _log = logging.getLogger(__name__)
+
+
+def error_code(args: Mapping[str, Any]) -> int:
+    """The broker's error code in `args`: a number, or Kafka's name such as NOT_LEADER_FOR_PARTITION.
+
+    Raises ValueError for anything else, and for librdkafka's own (negative) codes, which no broker sends.
+    """
+    code = args.get("code")
+    if isinstance(code, str):
+        code = getattr(KafkaError, code, None)
+    if not isinstance(code, int) or isinstance(code, bool) or code < -1 or code == 0:
+        message = "kafka.error needs code=, an error code of Kafka's protocol or its name"
+        raise ValueError(message)
+    return code
 
 
 class _Hangup(Exception):  # noqa: N818 - not an error: the connection shall end here
@@ -44,6 +61,7 @@ class KafkaFront:
         self._faults = faults
         self._port = port
         self._loop = asyncio.new_event_loop()
+        faults.check_arguments("kafka.error", error_code)
         self._thread = threading.Thread(target=self._loop.run_forever, name="kafka-front", daemon=True)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,9 +122,8 @@ class KafkaFront:
         while True:
             frame = await _read_frame(reader)
             header = protocol.parse_header(frame)
-            facts = {"api": header.api, "api_key": header.api_key, "client_id": header.client_id}
             for kind in ("kafka.broker_down", "kafka.disconnect"):
-                if self._faults.strike(kind, **facts):
+                if self._faults.strike(kind, **header.facts):
                     raise _Hangup
             if header.api_key == Api.CREATE_TOPICS:
                 await _write_frame(connection.client, self._create_topics(frame, header))
@@ -114,10 +131,10 @@ class KafkaFront:
             if header.api_key == Api.API_VERSIONS:
                 connection.api_versions.add(header.correlation_id)
             for kind in ("kafka.drop_response", "kafka.delay"):
-                if rule := self._faults.strike(kind, **facts):
+                if rule := self._faults.strike(kind, **header.facts):
                     connection.struck[header.correlation_id] = rule
-            if rule := self._faults.strike("kafka.error", **facts):
-                self._mock.fail_next(header.api_key, int(rule.args["code"]))
+            if header.named and (rule := self._faults.strike("kafka.error", **header.facts)):
+                self._mock.fail_next(header.api_key, error_code(rule.args))
             await _write_frame(connection.broker, frame)
 
     async def _responses(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
@@ -136,9 +153,13 @@ class KafkaFront:
 
     def _create_topics(self, frame: bytes, header: RequestHeader) -> bytes:
         """Answer CreateTopics, which the mock broker itself does not know."""
+        rule = self._faults.strike("kafka.error", **header.facts)
         topics, only_check = protocol.parse_create_topics(frame, header)
         results: list[TopicResult] = []
         for topic in topics:
+            if rule is not None:
+                results.append(TopicResult(topic.name, error_code(rule.args), "injected"))
+                continue
             partitions = DEFAULT_PARTITIONS if topic.partitions == -1 else topic.partitions
             if partitions < 1:
                 message = "Number of partitions must be larger than 0."

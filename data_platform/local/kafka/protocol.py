@@ -49,9 +49,19 @@ class RequestHeader:
     body: int
 
     @property
+    def named(self) -> bool:
+        """Whether the API is one of `Api`; of these it is known that the mock broker answers with injected errors."""
+        return self.api_key in _TITLES
+
+    @property
     def api(self) -> str:
         """Name of the API, e.g. Produce; the number as text for one that has no name here."""
         return _TITLES.get(self.api_key, str(self.api_key))
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a fault may be matched on."""
+        return {"api": self.api, "api_key": self.api_key, "client_id": self.client_id}
 
 
 @dataclass(frozen=True)
