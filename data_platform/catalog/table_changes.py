@@ -160,7 +160,9 @@ def _added(dataset: Dataset, name: str, live: LiveTable, alter: _Alter, after: s
         reason = f"{kind.sql} is missing and {live.rows} rows are there that have no value; make it nullable"
         return Change(Kind.REFUSED, f"{alter.target}.{name}", reason)
     where = f"AFTER {ddl.quote(after)}" if after else "FIRST"
-    return alter.change(f"{kind.sql} is missing", f"ADD COLUMN {ddl.column_ddl(column)} {where}", column=name)
+    return alter.change(
+        f"{kind.sql} is missing", f"ADD COLUMN IF NOT EXISTS {ddl.column_ddl(column)} {where}", column=name
+    )
 
 
 def _retyped(dataset: Dataset, live: LiveColumn, wanted: types.ColumnType, alter: _Alter) -> Iterator[Change]:

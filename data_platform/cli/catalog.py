@@ -1,8 +1,10 @@
 """`data-platform catalog ...`: check, list and show what moves; compare ClickHouse with it and update it."""
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +14,9 @@ from data_platform.catalog.table_changes import Change, Kind
 from data_platform.cli.output import JsonOption, err, out, print_json, print_rows
 from data_platform.errors import PlatformError
 from data_platform.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 FolderArgument = Annotated[
@@ -121,7 +126,8 @@ def diff(*, as_json: JsonOption = False) -> None:
 
     settings = load_settings()
     catalog = load_catalog(settings.catalog, parse_sql=True)
-    changes = live.diff(catalog, _clickhouse(settings), cluster=settings.clickhouse_cluster)
+    with _clickhouse(settings) as client:
+        changes = live.diff(catalog, client, cluster=settings.clickhouse_cluster)
     _print_changes(changes, as_json=as_json, applied=False)
 
 
@@ -137,7 +143,8 @@ def apply(
     settings = load_settings()
     catalog = load_catalog(settings.catalog, parse_sql=True)
     act = live.diff if dry_run else live.apply
-    changes = act(catalog, _clickhouse(settings), cluster=settings.clickhouse_cluster)
+    with _clickhouse(settings) as client:
+        changes = act(catalog, client, cluster=settings.clickhouse_cluster)
     _print_changes(changes, as_json=as_json, applied=not dry_run)
     refused = sum(change.kind is Kind.REFUSED for change in changes)
     if refused:
@@ -180,7 +187,17 @@ def _catalog() -> Catalog:
     return load_catalog(load_settings().catalog)
 
 
-def _clickhouse(settings: Settings) -> Any:
-    from data_platform.clients.clickhouse import connect
+@contextmanager
+def _clickhouse(settings: Settings) -> Generator["Client"]:
+    """A connection whose errors a person can read: a missing grant is no traceback."""
+    from clickhouse_connect.driver.exceptions import Error
 
-    return connect(settings)
+    from data_platform.clients.clickhouse import classify, connect, inner_code
+
+    client = connect(settings)
+    try:
+        yield client
+    except Error as error:
+        raise PlatformError(f"ClickHouse: {inner_code(error).message}", fault=classify(error)) from error
+    finally:
+        client.close()

@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from data_platform.catalog import Catalog, load_catalog
+from data_platform.clients.clickhouse import connect
+from data_platform.local.faults import FaultClient
+from data_platform.local.process import EngineProcess
+from data_platform.settings import Settings
 
 SHIPPED = Path(__file__).resolve().parents[2] / "catalog"
 
@@ -18,23 +22,30 @@ def shipped() -> Catalog:
 
 
 @pytest.fixture(scope="session")
-def _engine_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    import clickhouse_connect
-
-    from data_platform.local.process import EngineProcess
-
+def clickhouse_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """An embedded ClickHouse, alone: the catalogue needs no S3."""
     engine = EngineProcess.with_free_ports("clickhouse", tmp_path_factory.mktemp("clickhouse"), {"env": {}}).start()
     try:
-        client = clickhouse_connect.get_client(
-            host=engine.env["CLICKHOUSE_HOST"],
-            port=int(engine.env["CLICKHOUSE_PORT"]),
-            username=engine.env["CLICKHOUSE_USER"],
-            password=engine.env["CLICKHOUSE_PASSWORD"],
-        )
-        yield client
-        client.close()
+        yield engine
     finally:
         engine.stop()
+
+
+@pytest.fixture
+def faults(clickhouse_engine: EngineProcess) -> Iterator[FaultClient]:
+    """Its fault switches, off again afterwards."""
+    yield clickhouse_engine.faults
+    clickhouse_engine.faults.clear()
+
+
+@pytest.fixture(scope="session")
+def _engine_client(clickhouse_engine: EngineProcess) -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in clickhouse_engine.env.items():
+            patch.setenv(name, value)
+        client = connect(Settings())
+    yield client
+    client.close()
 
 
 @pytest.fixture

@@ -4,10 +4,12 @@ from datetime import date
 from typing import Any
 
 import pytest
+from clickhouse_connect.driver.exceptions import Error
 
 from data_platform.catalog import Catalog, ddl, live
 from data_platform.catalog.models import Column, Dataset
 from data_platform.catalog.table_changes import Change, Kind
+from data_platform.local.faults import FaultClient
 
 pytestmark = pytest.mark.integration
 
@@ -213,3 +215,18 @@ def test_names_and_comments_are_data_and_not_sql(clickhouse: Any, shipped: Catal
     comments = clickhouse.query("SELECT comment FROM system.tables WHERE database = 'market' AND name = 'weather'")
     assert comments.result_rows == [(text,)]
     assert live.diff(hostile, clickhouse) == []
+
+
+def test_an_apply_that_lost_its_connection_is_finished_by_the_next(
+    clickhouse: Any, shipped: Catalog, faults: FaultClient
+) -> None:
+    """The statement was executed, its answer lost: nothing may stand in the way of trying again."""
+    fault = faults.arm("clickhouse.drop_after", match={"sql": "CREATE TABLE*airports*"})
+    with pytest.raises(Error):
+        live.apply(shipped, clickhouse)
+    assert faults.struck(fault) == 1
+    left = kinds(live.diff(shipped, clickhouse))
+    assert ("create", "customer.airports_snapshots") not in left
+    assert ("create", "customer.airports") in left
+    live.apply(shipped, clickhouse)
+    assert live.diff(shipped, clickhouse) == []
