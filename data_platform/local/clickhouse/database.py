@@ -5,7 +5,9 @@ A connection costs 0.2 ms, so each request has a fresh one and nothing a caller 
 """
 
 import contextlib
+import importlib
 import json
+import os
 import re
 import socket
 import tempfile
@@ -15,8 +17,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import chdb
 
 from data_platform.local.clickhouse import codes, sql
 from data_platform.local.clickhouse.codes import EngineError
@@ -28,6 +28,8 @@ STREAMING_FORMATS = frozenset(
     {"native", "tabseparated", "tsv", "tabseparatedraw", "tsvraw", "csv", "jsoneachrow", "jsonlines", "ndjson",
      "jsoncompacteachrow", "rowbinary", "msgpack", "rawblob", "lineasstring"}
 )  # fmt: skip
+# Formats the engine reads from the end or by seeking: streamed, it would collect the whole body in memory first.
+FILE_FORMATS = frozenset({"parquet", "orc", "arrow"})
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CLIENT_POLL_S = 0.2
 
@@ -87,13 +89,16 @@ class Database:
     """A chDB path, opened by this process alone."""
 
     def __init__(self, path: Path, config: Path, spool: Path) -> None:
+        os.environ["TZ"] = "UTC"  # as production servers run; the engine takes the zone when it is loaded
+        time.tzset()
+        self._chdb = importlib.import_module("chdb")
         self._target = f"{path}?config-file={config}"
         self._spool = spool
         self._lock = threading.Lock()
         self._running: dict[str, Query] = {}
         self._sessions: dict[str, _Session] = {}
         self._closed = threading.Event()
-        self._anchor: Any = chdb.connect(self._target)  # the engine lives as long as one connection does
+        self._anchor: Any = self._chdb.connect(self._target)  # the engine lives as long as one connection does
         self.version = self._scalar("SELECT version()")
         self.timezone = self._scalar("SELECT timezone()")
         self._prepare_query_log()
@@ -106,7 +111,7 @@ class Database:
         self._anchor.query("SYSTEM FLUSH LOGS")  # makes the table
         tag = f"Settings['{QUERY_ID_SETTING}']"
         columns = ", ".join(f"if({tag} = '', {name}, {tag}) AS {name}" for name in ("query_id", "initial_query_id"))
-        rows = f"SELECT * REPLACE ({columns}) FROM system.{RAW_QUERY_LOG}"  # noqa: S608 - our own constants
+        rows = f"SELECT * REPLACE ({columns}) FROM system.{RAW_QUERY_LOG}"
         self._anchor.query(f"CREATE OR REPLACE VIEW system.query_log AS {rows}")
 
     # Execution
@@ -132,7 +137,7 @@ class Database:
     def execute(self, query: Query, statistics: Statistics, session: "SessionTicket | None") -> Generator["Answer"]:
         """Run the query; the answer's pieces can be read inside the block. Raises EngineError."""
         sticky = session is not None and (session.connection is not None or sql.changes_session(query.text))
-        connection = session.hold() if sticky and session is not None else chdb.connect(self._target)
+        connection = session.hold() if sticky and session is not None else self._chdb.connect(self._target)
         restore: Callable[[], None] | None = None
         try:
             if sticky:
@@ -140,7 +145,7 @@ class Database:
                 self._refuse_change(connection, query)
             self._apply(connection, query, enforce_readonly=not sticky)
             yield self._run(connection, query, statistics)
-        except (RuntimeError, chdb.ChdbError) as error:
+        except (RuntimeError, self._chdb.ChdbError) as error:
             raise EngineError.of(error, self.version) from error
         finally:
             if not sticky:
@@ -174,7 +179,7 @@ class Database:
             inserter = connection.send_insert(f"INSERT INTO {quote_identifier(table.name)}", table.format)
             inserter.append(table.data)
             inserter.finish()
-        if query.insert is not None:
+        if query.insert is not None:  # a streamed insert takes its parameters from the session
             settings |= {f"param_{name}": value for name, value in query.parameters.items()}
         if readonly is not None and enforce_readonly:  # last, since it forbids the others
             settings["readonly"] = readonly
@@ -187,7 +192,7 @@ class Database:
 
     def _run(self, connection: Any, query: Query, statistics: Statistics) -> "Answer":
         if query.insert is not None and query.data is not None:
-            if query.insert.from_input:
+            if query.insert.from_input or query.insert.format.lower() in FILE_FORMATS:
                 self._insert_through_file(connection, query, query.insert, query.data, statistics)
             else:
                 self._insert(connection, query, query.insert, query.data, statistics)
@@ -226,7 +231,7 @@ class Database:
                 statistics.result_rows += chunk.rows_read()
                 statistics.result_bytes += len(data)
                 yield data
-        except (RuntimeError, chdb.ChdbError) as error:
+        except (RuntimeError, self._chdb.ChdbError) as error:
             raise EngineError.of(error, self.version) from error
         finally:
             stream.close()
@@ -247,19 +252,27 @@ class Database:
     def _insert_through_file(
         self, connection: Any, query: Query, insert: sql.InlineInsert, data: Iterator[bytes], statistics: Statistics
     ) -> None:
-        """INSERT ... SELECT ... FROM input('structure'): the rows wait in a file, which the engine reads by file()."""
-        text = query.text[: insert.head_end]
-        call = sql.input_call(text)
-        if call is None:
-            raise EngineError.make(codes.SYNTAX_ERROR, "INSERT with data needs input()", self.version)
+        """The rows wait in a file: where the format asks for it, and for INSERT ... SELECT ... FROM input(...)."""
         with tempfile.NamedTemporaryFile(dir=self._spool) as spool:
             for piece in data:
                 spool.write(piece)
             spool.flush()
-            source = f"file({_quote(spool.name)}, {_quote(insert.format)}, ".encode()
-            result = connection.query(text[: call[0]] + source + text[call[1] :], params=dict(query.parameters))
+            statement = self._reading_file(query.text, insert, spool.name)
+            result = connection.query(statement, "Null", params=dict(query.parameters))
         statistics.written_rows = statistics.result_rows = result.rows_written()
         statistics.read_rows = result.storage_rows_read()
+
+    def _reading_file(self, text: bytes, insert: sql.InlineInsert, path: str) -> bytes:
+        if not insert.from_input:
+            source = f" FROM INFILE {_quote(path)} COMPRESSION 'none' ".encode()
+            settings = text[insert.target_end : insert.head_end]
+            return text[: insert.target_end] + source + settings + b" FORMAT " + insert.format.encode()
+        head = text[: insert.head_end]
+        call = sql.input_call(head)
+        if call is None:
+            raise EngineError.make(codes.SYNTAX_ERROR, "INSERT with data needs input()", self.version)
+        source = f"file({_quote(path)}, {_quote(insert.format)}, ".encode()
+        return head[: call[0]] + source + head[call[1] :]
 
     # Sessions
 
@@ -283,7 +296,7 @@ class Database:
 
     def connect(self) -> Any:
         """A fresh connection."""
-        return chdb.connect(self._target)
+        return self._chdb.connect(self._target)
 
     def _remember(self, connection: Any, query: Query) -> Callable[[], None]:
         """How to give a kept session back the settings and the database it had before this request."""
@@ -291,7 +304,7 @@ class Database:
             return lambda: None
         names = ", ".join(_quote(name) for name in (*query.settings, "readonly", "log_comment", QUERY_ID_SETTING))
         rows = connection.query(
-            f"SELECT name, value, changed FROM system.settings WHERE name IN ({names})",  # noqa: S608 - quoted
+            f"SELECT name, value, changed FROM system.settings WHERE name IN ({names})",
             "JSONCompactEachRow",
         )
         database = connection.query("SELECT currentDatabase()", "TSVRaw").bytes().decode().strip()

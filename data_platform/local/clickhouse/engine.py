@@ -5,10 +5,8 @@ The caller's query id is what `system.query_log` and `system.processes` show as 
 unless the caller sets another comment.
 """
 
-import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 from data_platform.local.clickhouse import config
@@ -31,8 +29,6 @@ class ClickHouseEngine:
 
     def start(self, context: EngineContext) -> dict[str, str]:
         """Open the data and serve. Options: `env` (AWS keys of the named collection), `user`, `password`."""
-        os.environ["TZ"] = "UTC"  # as production servers run; the engine reads it when it is opened
-        time.tzset()
         spool = context.state / "spool"
         shutil.rmtree(spool, ignore_errors=True)
         spool.mkdir(parents=True)

@@ -72,8 +72,12 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class InlineInsert:
-    """An INSERT whose rows come with the statement: `sql[:head_end]` is the statement, `sql[data_start:]` the rows."""
+    """An INSERT whose rows come with the statement.
 
+    `sql[:target_end]` names the table and columns, `sql[:head_end]` adds the settings, `sql[data_start:]` are the rows.
+    """
+
+    target_end: int
     head_end: int
     format: str
     data_start: int
@@ -170,6 +174,7 @@ def inline_insert(sql: bytes) -> InlineInsert | None:
     """Where an INSERT's statement ends and its rows begin; None for an INSERT ... SELECT or FROM INFILE."""
     stream = _with_depth(_after_target(sql))
     selects = from_input = False
+    settings: int | None = None
     for token, depth in stream:
         if token.word == b"INPUT":
             from_input = True
@@ -179,8 +184,11 @@ def inline_insert(sql: bytes) -> InlineInsert | None:
             selects = True
         elif token.word == b"INFILE":
             return None
+        elif token.word == b"SETTINGS":
+            settings = token.start
         elif token.word == b"VALUES" and not selects:
-            return InlineInsert(token.start, "Values", token.end)
+            target_end = token.start if settings is None else settings
+            return InlineInsert(target_end, token.start, "Values", token.end)
         elif token.word == b"FORMAT":
             name, _ = next(stream, (None, 0))
             if name is None or name.kind != "word":
@@ -189,7 +197,8 @@ def inline_insert(sql: bytes) -> InlineInsert | None:
                 return None
             data = _AFTER_FORMAT.match(sql, name.end)
             start = data.end() if data is not None else name.end
-            return InlineInsert(token.start, name.text.decode(), start, from_input=selects)
+            target_end = token.start if settings is None else settings
+            return InlineInsert(target_end, token.start, name.text.decode(), start, from_input=selects)
     return None
 
 
