@@ -230,3 +230,13 @@ def test_an_apply_that_lost_its_connection_is_finished_by_the_next(
     assert ("create", "customer.airports") in left
     live.apply(shipped, clickhouse)
     assert live.diff(shipped, clickhouse) == []
+
+
+def test_the_statements_for_a_cluster_are_sql_the_server_reads(clickhouse: Any, shipped: Catalog) -> None:
+    """The embedded engine has no Keeper to execute them with; its parser is the server's."""
+    kept = changed(shipped, "market/weather", retention_days=30)
+    statements = [each.statement for each in live.diff(kept, clickhouse, cluster="{cluster}")]
+    assert len(statements) == 13
+    for statement in statements:
+        answer = clickhouse.query("SELECT formatQuerySingleLine({sql:String})", parameters={"sql": statement})
+        assert "ON CLUSTER" in answer.result_rows[0][0]
