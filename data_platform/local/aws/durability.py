@@ -5,11 +5,12 @@ It knows the order of these steps and nothing of how each is done.
 
 import threading
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIApplication
 
 from data_platform.local.aws.journal import Journal, journal_of
-from data_platform.local.aws.requests import Environ, facts_of
+from data_platform.local.aws.requests import Environ, RequestFacts, facts_of
 from data_platform.local.aws.store import StateStore, backend
 
 # moto checks a precondition, reads the version list and replaces it in three steps: two writers of one key would lose
@@ -37,20 +38,27 @@ class DurableS3:
         self._application = application
         self._store = store
         self._publisher = publisher
-        self._locks = [threading.RLock() for _ in range(LOCKS)]
+        self._locks = [threading.Lock() for _ in range(LOCKS)]
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request."""
         facts = facts_of(environ)
         if facts.service != "s3" or not facts.writes:
             return self._application(environ, start_response)
-        with self._locks[hash((facts.bucket, facts.key)) % LOCKS], journal_of(facts) as journal:
+        with ExitStack() as held, journal_of(facts) as journal:
+            for lock in self._locks_for(facts):
+                held.enter_context(lock)
             answer = self._application(environ, start_response)
             _note_changes_by_request(journal)
             self._store.commit(journal)
             for event in journal.events:
                 self._publisher.publish(event)
             return answer
+
+    def _locks_for(self, facts: RequestFacts) -> list[threading.Lock]:
+        if facts.key:
+            return [self._locks[hash((facts.bucket, facts.key)) % LOCKS]]
+        return self._locks  # DeleteObjects and configuration; nobody who holds one lock waits for another
 
 
 def _note_changes_by_request(journal: Journal) -> None:

@@ -4,7 +4,6 @@ What is patched, and why, stands in the modules this one installs; nothing here 
 """
 
 import logging
-import os
 import threading
 
 from werkzeug.serving import ThreadedWSGIServer
@@ -37,8 +36,6 @@ class AwsEngine:
 
     def start(self, context: EngineContext) -> dict[str, str]:
         """Serve on `context.ports["http"]`; returns the variables every AWS SDK reads."""
-        os.environ.setdefault("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-        os.environ.setdefault("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request otherwise
         self._store = StateStore(context.state)
