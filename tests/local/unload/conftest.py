@@ -64,11 +64,12 @@ class ConnectionSource:
 
 @dataclass(frozen=True)
 class Engines:
-    """The two engines' variables, the warehouse's ports, S3's fault switches."""
+    """The two engines' variables, the warehouse's ports, their fault switches."""
 
     env: dict[str, str]
     ports: dict[str, int]
     s3_faults: FaultClient
+    warehouse_faults: FaultClient
 
 
 @dataclass
@@ -126,7 +127,7 @@ def unload_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines
     warehouse = EngineProcess.with_free_ports("warehouse", home / "warehouse", {"env": aws.env})
     try:
         warehouse.start()
-        yield Engines({**aws.env, **warehouse.env}, warehouse.ports, aws.faults)
+        yield Engines({**aws.env, **warehouse.env}, warehouse.ports, aws.faults, warehouse.faults)
     finally:
         warehouse.stop()
         aws.stop()

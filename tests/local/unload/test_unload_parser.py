@@ -230,7 +230,9 @@ def test_the_position_is_that_of_the_wrong_word() -> None:
     [
         ("unload ('select 1') to 'x'", True),
         ("\n -- why\n /* so */ UnLoad('select 1')", True),
+        ("/* a /* nested */ one */ unload ('select 1')", True),
         ("UNLOAD", True),
+        ("/* unload", False),
         ("unloaded", False),
         ("select 'unload'", False),
         ("-- unload\nselect 1", False),

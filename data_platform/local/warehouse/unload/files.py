@@ -3,19 +3,23 @@
 A series is what one slice writes into one folder; it knows rows and bytes, not where the rows come from.
 """
 
-import bz2
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_platform.local.warehouse.unload.columns import Layout
+from data_platform.local.warehouse.unload.compression import (
+    COMPRESSOR_HOLDS,
+    EXTENSIONS,
+    Compressor,
+    Plain,
+    compressor,
+)
 from data_platform.local.warehouse.unload.contract import (
     MEGABYTE,
     Compression,
@@ -28,12 +32,9 @@ from data_platform.local.warehouse.unload.rows import parquet_schema
 from data_platform.local.warehouse.unload.textual import Encoder
 
 BLOCK_BYTES = 256 * 1024  # text is written, and MAXFILESIZE looked at, in blocks of about this
-COMPRESSOR_HOLDS = MEGABYTE  # what a compressor may still have inside: bzip2 collects 900 kB
 ROW_GROUP_BYTES = 32 * MEGABYTE  # Redshift's default
 PARQUET_OVERHEAD = 1.1  # an encoded row group over its size in Arrow, at worst: dictionaries that did not pay
 PARTITIONED_MEMORY = 128 * 1024  # per open file, since there may be hundreds
-
-_COMPRESSION_EXTENSIONS: dict[Compression | None, str] = {"gzip": ".gz", "bzip2": ".bz2", "zstd": ".zst", None: ""}
 
 
 def file_name(statement: UnloadStatement, slice_number: int, part: int) -> str:
@@ -41,7 +42,7 @@ def file_name(statement: UnloadStatement, slice_number: int, part: int) -> str:
     name = f"{slice_number:04d}_part_{part:02d}" if statement.parallel else f"{part:03d}"
     if statement.extension is not None:
         return f"{name}.{statement.extension.removeprefix('.')}"
-    return name + (".parquet" if statement.format == "parquet" else _COMPRESSION_EXTENSIONS[statement.compression])
+    return name + (".parquet" if statement.format == "parquet" else EXTENSIONS[statement.compression])
 
 
 def max_file_bytes(statement: UnloadStatement) -> int:
@@ -49,62 +50,6 @@ def max_file_bytes(statement: UnloadStatement) -> int:
     if statement.format == "parquet" and statement.max_file_size >= ROW_GROUP_BYTES:
         return statement.max_file_size // ROW_GROUP_BYTES * ROW_GROUP_BYTES
     return statement.max_file_size
-
-
-class Compressor(Protocol):
-    """zlib's and bz2's common shape."""
-
-    def compress(self, data: bytes, /) -> bytes:
-        """Compressed bytes that are ready."""
-        ...
-
-    def flush(self) -> bytes:
-        """The rest."""
-        ...
-
-
-class _Plain:
-    def compress(self, data: bytes, /) -> bytes:
-        return data
-
-    def flush(self) -> bytes:
-        return b""
-
-
-class _Zstd:
-    """Arrow's zstd behind zlib's shape; the standard library has none before Python 3.14."""
-
-    def __init__(self) -> None:
-        self._ready = BytesIO()
-        self._stream = pa.CompressedOutputStream(pa.PythonFile(self._ready, "w"), "zstd")
-
-    def compress(self, data: bytes, /) -> bytes:
-        self._stream.write(data)
-        return self._drain()
-
-    def flush(self) -> bytes:
-        ready = self._ready
-        self._ready.close = lambda: None  # closing the stream closes what it writes to
-        self._stream.close()
-        return ready.getvalue()
-
-    def _drain(self) -> bytes:
-        data = self._ready.getvalue()
-        self._ready.seek(0)
-        self._ready.truncate()
-        return data
-
-
-GZIP_WINDOW = 16 + zlib.MAX_WBITS  # 16 asks zlib for a gzip header
-
-
-def compressor(compression: Compression | None) -> Compressor:
-    """A fresh compressor. Level 1: the stand-in's time matters more than its size."""
-    if compression == "gzip":
-        return zlib.compressobj(1, zlib.DEFLATED, GZIP_WINDOW)
-    if compression == "bzip2":
-        return bz2.BZ2Compressor(1)
-    return _Zstd() if compression == "zstd" else _Plain()
 
 
 @dataclass
@@ -193,7 +138,7 @@ class TextSeries(Series):
         self._encode = encode
         self._header = header
         self._compression: Compression | None = plan.statement.compression
-        self._compressor: Compressor = _Plain()
+        self._compressor: Compressor = Plain()
 
     def write(self, table: pa.Table) -> None:
         lines = self._encode(table)

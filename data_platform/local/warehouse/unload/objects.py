@@ -37,6 +37,7 @@ def _client(endpoint: str, access_key_id: str, secret_access_key: str, region: s
             request_checksum_calculation="when_required",
             connect_timeout=5,
             read_timeout=60,
+            max_pool_connections=64,  # UNLOADs of many sessions share the client
         ),
     )
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from data_platform.local.warehouse.unload.contract import MEGABYTE, UnloadStatement, WarehouseError
 from data_platform.local.warehouse.unload.rules import check_query, check_statement
-from data_platform.local.warehouse.unload.tokens import Kind, Token, tokenize
+from data_platform.local.warehouse.unload.tokens import Kind, Token, skip_blank, tokenize
 
-_LEADING_BLANK = re.compile(r"(?:\s+|--[^\r\n]*|/\*.*?\*/)+", re.DOTALL)
 _UNLOAD = re.compile(r"unload(?![\w$])", re.IGNORECASE)
 _FIXED_WIDTH = re.compile(r"\s*([^:,]+?)\s*:\s*(\d+)\s*")
 _FORMATS = ("CSV", "PARQUET", "JSON")
@@ -22,8 +21,11 @@ _CREDENTIAL_WORDS = (
 
 def is_unload(text: str) -> bool:
     """Whether a statement is an UNLOAD (well-formed or not), comments before it skipped."""
-    blank = _LEADING_BLANK.match(text)
-    return _UNLOAD.match(text, blank.end() if blank else 0) is not None
+    try:
+        start = skip_blank(text, 0)
+    except WarehouseError:  # a comment without end
+        return False
+    return _UNLOAD.match(text, start) is not None
 
 
 def parse_unload(text: str) -> UnloadStatement:

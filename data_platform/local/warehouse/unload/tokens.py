@@ -50,14 +50,14 @@ def tokenize(text: str) -> list[Token]:
     """All tokens of `text`, comments left out, an END token last. Raises WarehouseError 42601 with the position."""
     tokens: list[Token] = []
     at = 0
-    while (at := _skip(text, at)) < len(text):
+    while (at := skip_blank(text, at)) < len(text):
         token, at = _next(text, at)
         tokens.append(token)
     tokens.append(Token(Kind.END, "", "", len(text) + 1))
     return tokens
 
 
-def _skip(text: str, at: int) -> int:
+def skip_blank(text: str, at: int) -> int:
     """The index of the first character that is neither white space nor a comment."""
     while True:
         if blank := _SKIP.match(text, at):
