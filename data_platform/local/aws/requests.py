@@ -74,7 +74,8 @@ def read_facts(environ: Environ) -> RequestFacts:
     method = str(environ["REQUEST_METHOD"])
     if service == "s3":
         return _s3_facts(environ, method)
-    action = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+    target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+    action = target or str(environ.get("PATH_INFO", "")).partition("/operation/")[2]  # the CBOR protocol has a path
     if service == "sqs":
         return RequestFacts(service, method, action, queue=_queue_name(environ))
     return RequestFacts(service, method, action)

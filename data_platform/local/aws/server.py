@@ -9,6 +9,7 @@ import threading
 from werkzeug.serving import ThreadedWSGIServer
 
 from data_platform.local.aws import events, listing, objects, queues
+from data_platform.local.aws.configuration import DurableConfiguration
 from data_platform.local.aws.dispatch import Dispatcher
 from data_platform.local.aws.durability import DurableS3
 from data_platform.local.aws.fault_middleware import FAULT_KINDS, Faults
@@ -44,7 +45,9 @@ class AwsEngine:
         queues.install(context.faults)
         events.install(context.faults)
         self._store.load()
-        durable = DurableS3(Dispatcher(), self._store, events.EventThread())
+        configured = DurableConfiguration(Dispatcher(), self._store)
+        configured.load()
+        durable = DurableS3(configured, self._store, events.EventThread())
         application = Faults(CheckPresigned(durable, {ACCESS_KEY: SECRET_KEY}), context.faults)
         port = context.ports["http"]
         self._server = make_server(port, application)

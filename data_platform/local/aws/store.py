@@ -1,4 +1,4 @@
-"""The S3 state on disk: one SQLite database of buckets, object versions and uploads in progress, beside the blobs.
+"""The state on disk: one SQLite database of buckets, object versions and uploads in progress, beside the blobs.
 
 A request's journal is written in one transaction before its answer is sent; at the start everything but the bytes is
 read back into moto's model. Rows hold pickles of moto's own objects, read only by the version that is installed.
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS parts (
     upload TEXT NOT NULL, number INTEGER NOT NULL, blob TEXT NOT NULL, state BLOB NOT NULL,
     PRIMARY KEY (upload, number)
 );
+CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, state BLOB NOT NULL);
 """
 
 
@@ -46,7 +47,7 @@ class StateStore:
     def __init__(self, folder: Path) -> None:
         self.blobs = BlobStore(folder / "blobs")
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(folder / "s3.sqlite", check_same_thread=False, isolation_level=None)
+        self._database = sqlite3.connect(folder / "aws.sqlite", check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL")
         # The operating system keeps what a killed process wrote; only a power cut of the machine needs more.
         self._database.execute("PRAGMA synchronous = OFF")
@@ -93,6 +94,17 @@ class StateStore:
         if orphans:
             logger.info("removed %d blobs of writes that were never acknowledged", orphans)
         return count
+
+    def document(self, name: str) -> bytes | None:
+        """What `put_document` stored under `name`."""
+        with self._lock:
+            row = self._database.execute("SELECT state FROM documents WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def put_document(self, name: str, state: bytes) -> None:
+        """Store a value of the caller's own under `name`."""
+        with self._lock:
+            self._database.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, state))
 
     def commit(self, journal: Journal) -> None:
         """Write what the request changed. When this returns it survives kill -9 of the process."""

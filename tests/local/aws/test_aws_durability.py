@@ -1,6 +1,7 @@
 """What S3 acknowledged is there after a stop and after kill -9: bytes, names, versions, metadata, configuration."""
 
 import hashlib
+import json
 import sqlite3
 import threading
 import time
@@ -114,11 +115,49 @@ def test_bucket_configuration_and_tags_come_back(start_aws: Start) -> None:
     assert [b["Name"] for b in aws.s3.list_buckets()["Buckets"]] == [bucket]
 
 
-def test_queues_start_empty(start_aws: Start) -> None:
+def test_queues_come_back_empty_and_rules_still_lead_to_them(start_aws: Start) -> None:
     aws = start_aws()
-    aws.sqs.send_message(QueueUrl=aws.queue(), MessageBody="x")
-    aws.process.stop()
-    assert "QueueUrls" not in start_aws().sqs.list_queues()
+    bucket = aws.bucket(events=True)
+    dead = aws.queue(MessageRetentionPeriod="1209600")
+    redrive = {"deadLetterTargetArn": aws.queue_arn(dead), "maxReceiveCount": 1000}
+    queue = aws.queue(VisibilityTimeout="61", RedrivePolicy=json.dumps(redrive))
+    rule = aws.rule(queue, {"source": ["aws.s3"]})
+    aws.sqs.send_message(QueueUrl=queue, MessageBody="{}")
+    before = aws.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+    aws.process.kill()
+    aws = start_aws()
+    after = aws.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+    assert after.pop("ApproximateNumberOfMessages") == "0"
+    assert before.pop("ApproximateNumberOfMessages") == "1"
+    for attributes in (before, after):
+        attributes.pop("LastModifiedTimestamp")
+        attributes["RedrivePolicy"] = json.loads(attributes["RedrivePolicy"])
+    assert after == before
+    aws.s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert [event["detail"]["object"]["key"] for event in aws.bodies(queue)] == ["k"]
+    aws.events.disable_rule(Name=rule)
+    aws.process.kill()
+    assert start_aws().events.describe_rule(Name=rule)["State"] == "DISABLED"
+
+
+def test_secrets_and_alarms_come_back(start_aws: Start) -> None:
+    aws = start_aws()
+    aws.client("secretsmanager").create_secret(Name="redshift", SecretString="s")
+    aws.client("cloudwatch").put_metric_alarm(
+        AlarmName="depth",
+        Namespace="AWS/SQS",
+        MetricName="ApproximateNumberOfMessagesVisible",
+        Statistic="Maximum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=100,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    aws.process.kill()
+    aws = start_aws()
+    assert aws.client("secretsmanager").get_secret_value(SecretId="redshift")["SecretString"] == "s"
+    (alarm,) = aws.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    assert (alarm["AlarmName"], alarm["Threshold"]) == ("depth", 100)
 
 
 def test_every_acknowledged_write_survives_kill_while_four_threads_write(start_aws: Start) -> None:
@@ -170,7 +209,7 @@ def test_thousands_of_objects_load_quickly(start_aws: Start) -> None:
     for number in range(100):
         aws.s3.put_object(Bucket=bucket, Key=f"{number:05}", Body=b"x", Metadata={"number": str(number)})
     aws.process.stop()
-    with closing(sqlite3.connect(aws.process.state / "s3.sqlite")) as database, database:
+    with closing(sqlite3.connect(aws.process.state / "aws.sqlite")) as database, database:
         for copy in range(60):  # 6,000 more without putting each over HTTP
             database.execute(
                 "INSERT INTO versions (bucket, key, blob, tags, state) "
