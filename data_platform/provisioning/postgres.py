@@ -94,12 +94,17 @@ def _create(url: "URL") -> None:
         raise _unreachable(url, error) from None
 
 
+def reason_of(error: Exception) -> str:
+    """Why libpq got no session, in its words without the address, which stands beside it. Never the password."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first.rpartition("failed: ")[2].removeprefix("FATAL:").strip()
+
+
 def _unreachable(url: "URL", error: Exception) -> PlatformError:
-    """libpq's words name host, port and user, never the password."""
     fault = postgres.classify(error)
     configuration = fault is Fault.CONFIGURATION
     return PlatformError(
-        f"PostgreSQL {url.host}:{url.port or 5432}/{url.database}: {str(error).strip().splitlines()[-1]}",
+        f"PostgreSQL {url.host}:{url.port or 5432}/{url.database}: {reason_of(error)}",
         hint="check user, password and database in the URL" if configuration else "is the server up? is the port open?",
         fault=fault,
     )

@@ -33,16 +33,30 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     )
 
 
+def _kafka(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
+    from data_platform.provisioning.topics import provision_topics
+
+    provision_topics(settings, catalog, recorder)
+
+
 def _postgres(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     from data_platform.provisioning.postgres import provision_postgres
 
     provision_postgres(settings, catalog, recorder)
 
 
+def _clickhouse(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
+    from data_platform.provisioning.clickhouse import provision_clickhouse
+
+    provision_clickhouse(settings, catalog, recorder)
+
+
 # A part is imported when it runs: each brings its engine's client with it.
 PARTS: Mapping[str, Part] = {
     "aws": Part("aws_region", _aws),
+    "kafka": Part("kafka_bootstrap_servers", _kafka),
     "postgres": Part("postgres_url", _postgres),
+    "clickhouse": Part("clickhouse_host", _clickhouse),
 }
 
 
