@@ -64,6 +64,7 @@ _CONFIG = """<clickhouse>
   <query_log>
     <database>system</database>
     <table>{log}</table>
+    <ttl>event_date + INTERVAL 7 DAY DELETE</ttl>
     <flush_interval_milliseconds>500</flush_interval_milliseconds>
   </query_log>
   <named_collections>{collections}</named_collections>

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_platform.local.clickhouse import codes, sql
+from data_platform.local.clickhouse import codes, query_log, sql
 from data_platform.local.clickhouse.codes import EngineError
-from data_platform.local.clickhouse.config import QUERY_ID_SETTING, RAW_QUERY_LOG
+from data_platform.local.clickhouse.config import QUERY_ID_SETTING
 from data_platform.local.clickhouse.request import PIECE, ExternalTable
 
 # Formats whose pieces put end to end are the whole; the engine writes a header or a frame into each piece of others.
@@ -89,6 +89,8 @@ class Database:
     """A chDB path, opened by this process alone."""
 
     def __init__(self, path: Path, config: Path, spool: Path) -> None:
+        state = config.parent
+        query_log.put_aside(state, path)
         os.environ["TZ"] = "UTC"  # as production servers run; the engine takes the zone when it is loaded
         time.tzset()
         self._chdb = importlib.import_module("chdb")
@@ -101,18 +103,11 @@ class Database:
         self._anchor: Any = self._chdb.connect(self._target)  # the engine lives as long as one connection does
         self.version = self._scalar("SELECT version()")
         self.timezone = self._scalar("SELECT timezone()")
-        self._prepare_query_log()
+        query_log.restore(self._anchor, state, path)
         threading.Thread(target=self._watch_clients, name="clickhouse-clients", daemon=True).start()
 
     def _scalar(self, statement: str) -> str:
         return self._anchor.query(statement, "TSVRaw").bytes().decode().strip()
-
-    def _prepare_query_log(self) -> None:
-        self._anchor.query("SYSTEM FLUSH LOGS")  # makes the table
-        tag = f"Settings['{QUERY_ID_SETTING}']"
-        columns = ", ".join(f"if({tag} = '', {name}, {tag}) AS {name}" for name in ("query_id", "initial_query_id"))
-        rows = f"SELECT * REPLACE ({columns}) FROM system.{RAW_QUERY_LOG}"
-        self._anchor.query(f"CREATE OR REPLACE VIEW system.query_log AS {rows}")
 
     # Execution
 

@@ -464,15 +464,18 @@ def test_a_late_exception_comes_behind_a_200(http: Http, faults: EngineProcess) 
 def test_what_was_acknowledged_survives_kill_and_stop(tmp_path: object) -> None:
     process = EngineProcess.with_free_ports("clickhouse", tmp_path).start()  # type: ignore[arg-type]
     http = Http(process.ports["http"])
+    found_in_log = "SELECT count() FROM system.query_log WHERE query_id = 'before-the-kill' AND type = 'QueryFinish'"
     try:
         http.sql("CREATE DATABASE d")
         http.sql("CREATE TABLE d.t (a Int64) ENGINE = MergeTree ORDER BY a")
         http.sql("INSERT INTO d.t SELECT number FROM numbers(100000)")
         http.sql("INSERT INTO d.t VALUES (-1)")
+        http.sql("SELECT 1", query_id="before-the-kill")
         http.sql("SYSTEM FLUSH LOGS")
         process.kill()
         process.start()
         assert http.sql("SELECT count(), min(a) FROM d.t") == "100001\t-1"
+        assert http.sql(found_in_log) == "1"
         thread = threading.Thread(target=ask_a_dying_engine, args=(http, "last"))
         thread.start()
         until(lambda: running(http, "last"))
@@ -482,5 +485,6 @@ def test_what_was_acknowledged_survives_kill_and_stop(tmp_path: object) -> None:
         thread.join()
         process.start()
         assert http.sql("SELECT count() FROM d.t") == "100001"
+        assert http.sql(found_in_log) == "1"
     finally:
         process.stop()
