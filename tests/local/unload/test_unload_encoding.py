@@ -6,7 +6,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_platform.local.warehouse.unload import parse_unload
@@ -18,6 +18,8 @@ from data_platform.local.warehouse.unload.rows import ChunkReader, aligned_chunk
 from data_platform.local.warehouse.unload.textual import encoder
 
 pytestmark = pytest.mark.unit
+
+unhurried = settings(deadline=None)  # the first example pays for imports, and cores are shared
 
 COLUMNS = [Column(ColumnFacts(name, 1043, "varchar"), position) for position, name in enumerate("ab")]
 VALUES = st.one_of(
@@ -40,6 +42,7 @@ def encode(rows: list[tuple[str | None, ...]], options: str) -> str:
     return "".join(encoder(statement, COLUMNS)(table).to_pylist())
 
 
+@unhurried
 @given(ROWS, st.integers(1, 40), st.integers(1, 40))
 def test_chunks_end_where_records_end_however_the_stream_is_cut(
     rows: list[tuple[str | None, ...]], piece: int, target: int
@@ -53,6 +56,7 @@ def test_chunks_end_where_records_end_however_the_stream_is_cut(
     assert [tuple(row.values()) for table in tables for row in table.to_pylist()] == rows
 
 
+@unhurried
 @given(ROWS)
 def test_csv_is_what_any_csv_reader_reads(rows: list[tuple[str | None, ...]]) -> None:
     text = encode(rows, "CSV")
@@ -60,12 +64,14 @@ def test_csv_is_what_any_csv_reader_reads(rows: list[tuple[str | None, ...]]) ->
     assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == expected
 
 
+@unhurried
 @given(ROWS)
 def test_json_lines_are_json(rows: list[tuple[str | None, ...]]) -> None:
     lines = encode(rows, "JSON").removesuffix("\n").split("\n")
     assert [tuple(json.loads(line).values()) for line in lines] == rows
 
 
+@unhurried
 @given(ROWS)
 def test_escaped_and_quoted_text_is_read_by_a_backslash_reader(rows: list[tuple[str | None, ...]]) -> None:
     text = encode(rows, "ESCAPE ADDQUOTES DELIMITER ','")
@@ -74,6 +80,7 @@ def test_escaped_and_quoted_text_is_read_by_a_backslash_reader(rows: list[tuple[
 
 
 @pytest.mark.parametrize("kind", [None, "gzip", "bzip2", "zstd"])
+@unhurried
 @given(st.lists(st.binary(max_size=200), max_size=10))
 def test_compressors_give_back_what_they_got(kind: str | None, blocks: list[bytes]) -> None:
     made = compressor(kind)  # type: ignore[arg-type]

@@ -107,6 +107,14 @@ def test_an_s3_refusal_in_the_middle_of_an_upload(bench: Any, options: str, meth
     assert not bench.s3.list_multipart_uploads(Bucket="unload-tests").get("Uploads")
 
 
+def test_an_s3_refusal_of_a_small_file(bench: Any) -> None:
+    fault = bench.s3_faults.arm("s3.error", match={"method": "PUT", "key": "*0002_part_00"}, times=None, status=403)
+    with pytest.raises(WarehouseError, match=r"Status 403,Error AccessDenied"):
+        bench.unload(HUNDRED, OPTIONS)
+    assert bench.s3_faults.struck(fault) >= 1
+    assert bench.names() == ["0000_part_00", "0001_part_00", "0003_part_00"]
+
+
 def test_no_manifest(bench: Any) -> None:
     bench.faults.arm("unload.no_manifest")
     outcome = bench.unload(HUNDRED, OPTIONS)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_platform.local.warehouse.unload import execution
 from data_platform.local.warehouse.unload.contract import MEGABYTE, UnloadOutcome, WarehouseError
 
 pytestmark = pytest.mark.integration
@@ -164,6 +165,17 @@ def test_partition_columns_are_left_out_unless_included(bench: Any) -> None:
     assert len(bench.names()) == 6
 
 
+def test_partitions_that_fill_the_memory_are_written_early(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "PENDING_BYTES", 64 * 1024)
+    query = "select i as id, i % 7 as r, md5(i::text) as h from generate_series(1, 300000) i"
+    outcome = bench.unload(query, "PARQUET PARTITION BY (r) MANIFEST VERBOSE")
+    assert_manifest_is_true(bench, outcome)
+    files = [pq.ParquetFile(pa.BufferReader(bench.read(name))) for name in bench.data_names()]
+    assert len(files) == 7
+    assert max(file.num_row_groups for file in files) > 1
+    assert sorted(number for file in files for number in file.read()["id"].to_pylist()) == list(range(1, 300001))
+
+
 @pytest.mark.parametrize(
     ("query", "partition", "sqlstate"),
     [
@@ -229,6 +241,7 @@ def test_a_bucket_elsewhere_needs_its_region(bench: Any) -> None:
 
 def test_objects_are_encrypted_as_asked(bench: Any) -> None:
     bench.unload("select 1 as a", "CSV PARALLEL OFF", "plain/")
+    bench.unload("select 1 as a", "CSV PARALLEL OFF ENCRYPTED AUTO", "auto/")
     bench.unload("select 1 as a", "CSV PARALLEL OFF ENCRYPTED KMS_KEY_ID 'key-1' MANIFEST", "kms/")
     start = bench.prefix.removeprefix("s3://unload-tests/")
 
@@ -236,6 +249,7 @@ def test_objects_are_encrypted_as_asked(bench: Any) -> None:
         return bench.s3.head_object(Bucket="unload-tests", Key=start + name)
 
     assert head("plain/000")["ServerSideEncryption"] == "AES256"
+    assert bench.read("auto/000") == b"1\n"  # the bucket's own encryption decides
     for name in ("kms/000", "kms/manifest"):
         assert head(name)["ServerSideEncryption"] == "aws:kms"
         assert head(name)["SSEKMSKeyId"].endswith("key-1")

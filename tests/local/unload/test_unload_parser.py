@@ -4,7 +4,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_platform.local.warehouse.unload import is_unload, parse_unload
@@ -12,6 +12,8 @@ from data_platform.local.warehouse.unload.contract import MEGABYTE, WarehouseErr
 from data_platform.local.warehouse.unload.tokens import Kind, tokenize, unquote
 
 pytestmark = pytest.mark.unit
+
+unhurried = settings(deadline=None)  # the first example pays for imports, and cores are shared
 
 HEAD = "UNLOAD ('select 1 as a') TO 's3://bucket/prefix/'"
 ROLE = "IAM_ROLE 'arn:aws:iam::123456789012:role/unload'"
@@ -246,11 +248,13 @@ def test_an_unload_is_told_from_other_statements(text: str, expected: bool) -> N
 SQL_TEXT = st.text(st.one_of(st.sampled_from("'\\\"$-/*\n;xn07 "), st.characters(exclude_categories=["Cs"])))
 
 
+@unhurried
 @given(SQL_TEXT)
 def test_unquoting_inverts_quoting(text: str) -> None:
     assert unquote(text.replace("\\", "\\\\").replace("'", "''")) == text
 
 
+@unhurried
 @given(SQL_TEXT, SQL_TEXT)
 def test_a_quoted_text_is_one_token_whatever_is_in_it(text: str, comment: str) -> None:
     quoted = "'" + text.replace("\\", "\\\\").replace("'", "''") + "\n'"
@@ -262,6 +266,7 @@ def test_a_quoted_text_is_one_token_whatever_is_in_it(text: str, comment: str) -
     assert tokens[2].text == text + "\n"
 
 
+@unhurried
 @given(st.text(st.sampled_from("unload('select1)to's3://b/;$$\\\"-/* \ncsv,")))
 def test_any_text_is_parsed_or_refused_never_more(text: str) -> None:
     with contextlib.suppress(WarehouseError):  # any other exception fails the test
