@@ -44,6 +44,10 @@ def _say(line: str) -> None:
 
 @app.command()
 def up(
+    engine: Annotated[
+        list[str] | None, typer.Option(help="Only this one and what it needs; may be repeated. Default: all.")
+    ] = None,
+    *,
     provision: Annotated[bool, typer.Option(help="Make buckets, queues, topics and tables, too.")] = True,
     new_ports: Annotated[bool, typer.Option("--new-ports", help="Take other ports than the last time.")] = False,
 ) -> None:
@@ -54,7 +58,7 @@ def up(
         if state.locked():
             raise PlatformError("the embedded cloud is up on its ports", hint="data-platform cloud down, then up")
         state.forget_ports()
-    supervisor.up(state, provision=provision, on_progress=_say)
+    supervisor.up(state, engines=engine or (), provision=provision, on_progress=_say)
     out.print(f"embedded cloud is up in {state.home} ({time.monotonic() - since:.1f} s)", markup=False, soft_wrap=True)
     out.print('to reach it from this shell: eval "$(data-platform cloud env)"', markup=False, soft_wrap=True)
 

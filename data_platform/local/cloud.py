@@ -184,12 +184,17 @@ class Cloud:
         self.state.forget_running()
         for line in end_orphans(self.state.folder):
             tell(line)
-        actions = {"kill": self.kill, "restart": self.restart, "up": lambda _engine: self._up_again()}
+        actions = {"kill": self.kill, "restart": self.restart, "up": self._up_again}
         self._control = control.serve(actions, self._key)
         self._publish(ready=False)
 
-    def _up_again(self) -> None:
-        self.up(provision=self._provisions, engines=tuple(self._engines))
+    def _up_again(self, engines: str) -> None:
+        """Start what has died, and `engines` (separated by commas; empty: no others). A failure ends nothing here."""
+        wanted = with_needs([*self._engines, *filter(None, engines.split(","))])
+        self._start(wanted, _log.info)
+        if self._provisions:
+            self._provision(_log.info)
+        self._publish(ready=True)
 
     def _start(self, engines: tuple[str, ...], tell: Callable[[str], None]) -> None:
         """Start what of `engines` does not run, side by side as their needs allow."""

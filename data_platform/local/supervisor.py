@@ -14,15 +14,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
 from data_platform.errors import PlatformError
 from data_platform.local import control
-from data_platform.local.cloud import AlreadyRunningError, Cloud, users_environment
-from data_platform.local.engine import READY_FILE
+from data_platform.local.cloud import AlreadyRunningError, Cloud, users_environment, with_needs
+from data_platform.local.engine import ENGINES, READY_FILE
 from data_platform.local.orphans import end_orphans
 from data_platform.local.state import CloudState, Host
 
@@ -39,7 +39,7 @@ class _Ended(BaseException):
     """SIGTERM arrived: end the engines, whatever is being done."""
 
 
-def host(home: Path, *, provision: bool) -> int:
+def host(home: Path, *, engines: Sequence[str], provision: bool) -> int:
     """Run the cloud of `home` until SIGTERM; the life of the background process. Returns its exit code."""
     ending = threading.Event()
 
@@ -52,7 +52,7 @@ def host(home: Path, *, provision: bool) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cloud = Cloud(home, detached=True)
     try:
-        cloud.up(provision=provision, on_progress=lambda line: _tell(progress=line))
+        cloud.up(provision=provision, engines=engines, on_progress=lambda line: _tell(progress=line))
         _tell(ready=True)
         _let_go_of_stdout()
         _watch(cloud)
@@ -98,19 +98,26 @@ def _watch(cloud: Cloud) -> None:
 # What the command line asks of it
 
 
-def up(state: CloudState, *, provision: bool = True, on_progress: Callable[[str], None]) -> None:
+def up(
+    state: CloudState, *, engines: Sequence[str] = (), provision: bool = True, on_progress: Callable[[str], None]
+) -> None:
     """Make sure that the cloud of `state` is up: start it, wait for another `up`, or start what died since.
+
+    `engines` none: all of them.
 
     Raises PlatformError with the reason when it does not come up; then, and at Ctrl-C, nothing is left running.
     """
+    command = [sys.executable, "-m", "data_platform.local.supervisor", "--home", str(state.home)]
+    command += [f"--engine={engine}" for engine in with_needs(engines or tuple(ENGINES))]
+    command += [] if provision else ["--no-provision"]
     deadline = time.monotonic() + UP_TIMEOUT_S
     waiting = False
     while time.monotonic() < deadline:
         running = state.host()
         if running is not None and running.ready:
-            control.call(running, "up")
+            control.call(running, "up", ",".join(engines))
             return
-        if running is None and _launch(state, provision=provision, on_progress=on_progress):
+        if running is None and _launch(state, command, on_progress):
             return
         if not waiting:
             on_progress("another process is starting or ending it; waiting")
@@ -119,13 +126,12 @@ def up(state: CloudState, *, provision: bool = True, on_progress: Callable[[str]
     raise PlatformError(f"the embedded cloud was not up after {UP_TIMEOUT_S:.0f} s", hint=f"see {state.logs}")
 
 
-def _launch(state: CloudState, *, provision: bool, on_progress: Callable[[str], None]) -> bool:
+def _launch(state: CloudState, command: list[str], on_progress: Callable[[str], None]) -> bool:
     """Start the host and wait until it says that all serves; False when another has the folder's lock."""
     state.logs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "data_platform.local.supervisor", "--home", str(state.home)]
     with state.log("supervisor").open("ab") as log:
         process = subprocess.Popen(
-            [*command, *([] if provision else ["--no-provision"])],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -249,12 +255,13 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of the background process."""
     parser = argparse.ArgumentParser(description="Hosts the embedded cloud; normally started by `cloud up`.")
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--engine", action="append", required=True)
     parser.add_argument("--no-provision", action="store_true")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("botocore", "urllib3", "clickhouse_connect", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    return host(arguments.home, provision=not arguments.no_provision)
+    return host(arguments.home, engines=arguments.engine, provision=not arguments.no_provision)
 
 
 if __name__ == "__main__":

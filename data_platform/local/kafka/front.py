@@ -22,6 +22,9 @@ from data_platform.local.kafka.protocol import Api, RequestHeader, TopicResult
 HOST = "127.0.0.1"
 MAX_FRAME_BYTES = 100 * 1024 * 1024  # a broker's socket.request.max.bytes
 DEFAULT_PARTITIONS = 3
+# The mock broker lets a group that a member has left wait for the session time-out less 1 s before it goes on: 44 s
+# by default. Twice the clients' heartbeat interval (3 s) is the least that keeps living members in.
+SESSION_LIMIT_MS = 6_000
 _log = logging.getLogger(__name__)
 
 
@@ -128,6 +131,8 @@ class KafkaFront:
             if header.api_key == Api.CREATE_TOPICS:
                 await _write_frame(connection.client, self._create_topics(frame, header))
                 continue
+            if header.api_key == Api.JOIN_GROUP:
+                frame = protocol.limit_session_timeout(frame, header, SESSION_LIMIT_MS)
             if header.api_key == Api.API_VERSIONS:
                 connection.api_versions.add(header.correlation_id)
             for kind in ("kafka.drop_response", "kafka.delay"):

@@ -65,6 +65,7 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
         "rd_kafka_mock_cluster_destroy": (None, [pointer]),
         "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
         "rd_kafka_mock_topic_create": (integer, [pointer, text, integer, integer]),
+        "rd_kafka_mock_set_apiversion": (integer, [pointer, short, short, short]),
         "rd_kafka_mock_set_controller_id": (integer, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_broker_set_host_port": (integer, [pointer, ctypes.c_int32, text, integer]),
         "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [pointer, ctypes.c_int32]),
@@ -109,6 +110,10 @@ class MockCluster:
     def create_topic(self, name: str, partitions: int) -> int:
         """Create a topic; returns Kafka's error code, 0 when it was made."""
         return int(self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1))
+
+    def limit_versions(self, api_key: int, lowest: int, highest: int) -> None:
+        """Offer only these versions of an API to clients."""
+        self._check(self._library.rd_kafka_mock_set_apiversion(self._cluster, api_key, lowest, highest))
 
     def fail_next(self, api_key: int, error_code: int) -> None:
         """Answer the next request of `api_key` with `error_code`; 0 lets it pass."""

@@ -33,7 +33,9 @@ class Api(IntEnum):
 
 
 _TITLES = {int(api): api.title for api in Api}
-CREATE_TOPICS_VERSIONS = (0, 4)  # the last one without tagged fields
+# Up to the last version without tagged fields, which would have to be parsed otherwise.
+CREATE_TOPICS_VERSIONS = (0, 4)
+JOIN_GROUP_VERSIONS = (0, 5)
 INVALID_PARTITIONS = 37
 _HEADER = struct.Struct(">hhi")
 
@@ -128,6 +130,16 @@ def add_create_topics(response: bytes) -> bytes:
     end = 10 + 6 * count
     offer = struct.pack(">hhh", Api.CREATE_TOPICS, *CREATE_TOPICS_VERSIONS)
     return response[:6] + struct.pack(">i", count + 1) + response[10:end] + offer + response[end:]
+
+
+def limit_session_timeout(frame: bytes, header: RequestHeader, limit_ms: int) -> bytes:
+    """A JoinGroup request (versions 0 to 5) whose session time-out is at most `limit_ms`."""
+    reader = _Reader(frame, header.body)
+    reader.text()  # group id
+    start = reader.offset
+    if reader.number("i") <= limit_ms:
+        return frame
+    return frame[:start] + struct.pack(">i", limit_ms) + frame[reader.offset :]
 
 
 def parse_create_topics(frame: bytes, header: RequestHeader) -> tuple[list[WantedTopic], bool]:

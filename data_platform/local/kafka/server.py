@@ -3,6 +3,7 @@
 from data_platform.local.engine import EngineContext
 from data_platform.local.kafka.front import DEFAULT_PARTITIONS, HOST, KafkaFront
 from data_platform.local.kafka.mock import MockCluster
+from data_platform.local.kafka.protocol import JOIN_GROUP_VERSIONS, Api
 
 PLATFORM_TOPICS = (
     "user-events",
@@ -38,6 +39,7 @@ class KafkaEngine:
         port = context.ports["kafka"]
         self._mock = MockCluster()
         self._mock.advertise(HOST, port)
+        self._mock.limit_versions(Api.JOIN_GROUP, *JOIN_GROUP_VERSIONS)
         topics: dict[str, int] = context.options.get("topics") or dict.fromkeys(PLATFORM_TOPICS, DEFAULT_PARTITIONS)
         for name, partitions in topics.items():
             self._mock.create_topic(name, partitions)
