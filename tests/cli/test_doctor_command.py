@@ -36,15 +36,26 @@ def failures(settings: Settings) -> dict[str, Finding]:
     return {name: each for name, each in by_subject(examine(settings)).items() if each.status is Status.FAILED}
 
 
-@pytest.fixture
-def own(cloud: Any) -> Settings:
-    """Provisioned AWS resources nobody else uses."""
+def provisioned(cloud: Any) -> Settings:
+    """AWS resources nobody else uses."""
     name = f"d{uuid.uuid4().hex[:8]}"
     settings: Settings = cloud.settings.model_copy(
         update={"env": name} | {f"{role}_bucket": f"{name}-{role}" for role in ("raw", "curated", "unload")}
     )
     provision(settings, only=["aws"])
     return settings
+
+
+@pytest.fixture(scope="module")
+def own(cloud: Any) -> Settings:
+    """For tests that leave everything as it is."""
+    return provisioned(cloud)
+
+
+@pytest.fixture
+def broken(cloud: Any) -> Settings:
+    """Settings under which nothing is wrong yet."""
+    return provisioned(cloud)
 
 
 def test_a_provisioned_cloud_has_no_failures_and_no_probe_stays(own: Settings) -> None:
@@ -85,25 +96,25 @@ def test_nothing_configured_is_a_failure_that_says_what_to_do(tmp_path: Path) ->
     assert "data-platform cloud up" in result.stdout
 
 
-def test_missing_buckets_queues_and_rules_are_told_apart(own: Settings) -> None:
-    aws.s3(own).delete_bucket(Bucket=own.unload_bucket)
-    sqs = aws.sqs(own)
-    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{own.env}-market-load-dlq")["QueueUrl"])
-    aws.events(own).disable_rule(Name=f"{own.env}-customer-load-rule")
-    found = failures(own)
+def test_missing_buckets_queues_and_rules_are_told_apart(broken: Settings) -> None:
+    aws.s3(broken).delete_bucket(Bucket=broken.unload_bucket)
+    sqs = aws.sqs(broken)
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{broken.env}-market-load-dlq")["QueueUrl"])
+    aws.events(broken).disable_rule(Name=f"{broken.env}-customer-load-rule")
+    found = failures(broken)
     assert set(found) == {
-        f"bucket {own.unload_bucket}",
-        f"queue {own.env}-market-load-dlq",
-        f"rule {own.env}-customer-load-rule",
+        f"bucket {broken.unload_bucket}",
+        f"queue {broken.env}-market-load-dlq",
+        f"rule {broken.env}-customer-load-rule",
     }
     assert {each.hint for each in found.values()} == {"data-platform provision"}
 
 
-def test_dead_letters_are_worth_a_warning(own: Settings) -> None:
-    sqs = aws.sqs(own)
-    url = sqs.get_queue_url(QueueName=f"{own.env}-market-load-dlq")["QueueUrl"]
+def test_dead_letters_are_worth_a_warning(broken: Settings) -> None:
+    sqs = aws.sqs(broken)
+    url = sqs.get_queue_url(QueueName=f"{broken.env}-market-load-dlq")["QueueUrl"]
     sqs.send_message(QueueUrl=url, MessageBody="{}")
-    finding = by_subject(examine(own))[f"queue {own.env}-market-load-dlq"]
+    finding = by_subject(examine(broken))[f"queue {broken.env}-market-load-dlq"]
     assert (finding.status, finding.hint) == (Status.WARNING, "data-platform dlq list")
 
 
@@ -169,6 +180,12 @@ def test_engines_that_never_answer_are_told_at_the_deadline(own: Settings, silen
     assert time.monotonic() - begin < 4
     assert findings["redshift"].detail == findings["clickhouse"].detail == "no answer within 2 s"
     assert findings[f"bucket {own.raw_bucket}"].status is Status.OK
+
+
+def test_a_named_collection_that_does_not_exist_is_named(own: Settings) -> None:
+    found = failures(own.model_copy(update={"clickhouse_s3_collection": "no_such_collection"}))
+    assert set(found) == {"clickhouse reads S3"}
+    assert "no_such_collection" in found["clickhouse reads S3"].detail
 
 
 @pytest.mark.security
