@@ -90,7 +90,10 @@ class EventThread:
             # The services' own events reach the default bus only.
             bus = events_backends[event["account"]][event["region"]].event_buses["default"]
             for rule in list(bus.rules.values()):
-                rule.send_to_targets(event)  # pyright: ignore[reportArgumentType]
+                try:
+                    rule.send_to_targets(event)  # pyright: ignore[reportArgumentType]
+                except Exception:  # one rule's odd pattern must not end the events of all
+                    logger.exception("rule %s failed on %s", rule.name, event["id"])
 
 
 def _iso_now() -> str:

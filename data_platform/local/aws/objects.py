@@ -111,7 +111,8 @@ class KeyStore(_VersionedKeyStore):
     def __init__(self, bucket: str) -> None:
         super().__init__()
         self.bucket = bucket
-        self._sorted: list[str] | None = None
+        self._generation = 0  # changes after every change of the set of names
+        self._sorted: tuple[int, list[str]] = (-1, [])
 
     def __setitem__(self, key: str, value: Any) -> None:
         # The base class appends in place, and a reader may be iterating: replace the list instead.
@@ -123,22 +124,24 @@ class KeyStore(_VersionedKeyStore):
         for entry in list_:
             if not getattr(entry, "sequencer", ""):
                 entry.sequencer = next_sequencer()
-        if not before:
-            self._sorted = None
         dict.__setitem__(self, key, list_)
+        if not before:
+            self._generation += 1
         self._changed(key, [entry for entry in before if entry not in list_])
 
     def pop(self, key: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Remove the key with all its versions. Raises KeyError when there is none."""
         gone = dict.pop(self, key)
-        self._sorted = None
+        self._generation += 1
         self._changed(key, gone)
 
     def names(self) -> list[str]:
         """All keys in UTF-8 order, which is code point order; do not change the list."""
-        names = self._sorted
-        if names is None:
-            names = self._sorted = sorted(dict.keys(self))
+        generation = self._generation  # read first: a write during the sort makes what is cached here old
+        cached, names = self._sorted
+        if cached != generation:
+            names = sorted(dict.keys(self))
+            self._sorted = (generation, names)
         return names
 
     def _changed(self, key: str, gone: list[Any]) -> None:

@@ -140,7 +140,7 @@ def test_five_thousand_waiting_messages_cost_nothing(aws: Any) -> None:
             QueueUrl=queue,
             Entries=[{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)],
         )
-    assert sorted(took)[10] < 0.03, f"moto takes about a second; here {took}"
+    assert sorted(took)[10] < 0.06, f"moto takes about a second; here {took}"
     assert counts(aws, queue) == (4800, 0, 0)
     assert [int(m["Body"]) for m in receive(aws, queue)] == list(range(200, 210)), "the oldest come first"
 
