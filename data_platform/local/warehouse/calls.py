@@ -80,8 +80,7 @@ def _regexp_replace(rewriter: Rewriter, call: Call) -> Rewrite | None:
 
 def _varchar(rewriter: Rewriter, call: Call) -> Rewrite | None:
     words = [rewriter.tokens[start].text.upper() for start, _ in call.arguments]
-    name = "varying" if is_word(rewriter.tokens[call.name], "VARYING") else "varchar"
-    return (f"{name}({MAX_VARCHAR})", call.end) if words == ["MAX"] else None
+    return (f"varchar({MAX_VARCHAR})", call.end) if words == ["MAX"] else None
 
 
 def _nvarchar(rewriter: Rewriter, call: Call) -> Rewrite:
@@ -119,7 +118,8 @@ CALLS: Mapping[str, Callable[[Rewriter, Call], Rewrite | None]] = {
     "LISTAGG": _listagg,
     "REGEXP_REPLACE": _regexp_replace,
     "VARCHAR": _varchar,
-    "VARYING": _varchar,
+    "CHARACTER VARYING": _varchar,  # one word to the lexer
+    "CHAR VARYING": _varchar,
     "NVARCHAR": _nvarchar,
     "VARBYTE": _varbyte,
     "IDENTITY": _identity,
@@ -130,7 +130,8 @@ CALLS: Mapping[str, Callable[[Rewriter, Call], Rewrite | None]] = {
 
 
 def _sysdate(rewriter: Rewriter, index: int, end: int) -> Rewrite | None:
-    called = index + 1 < end and rewriter.tokens[index + 1].token_type is TokenType.L_PAREN
+    names = {TokenType.L_PAREN, TokenType.DOT}
+    called = index + 1 < end and rewriter.tokens[index + 1].token_type in names
     aliased = index > 0 and is_word(rewriter.tokens[index - 1], "AS")
     return None if called or aliased else ("sysdate()", index + 1)
 
@@ -166,19 +167,22 @@ def _top(rewriter: Rewriter, index: int, end: int) -> Rewrite | None:
 
 def _super(rewriter: Rewriter, index: int, end: int) -> Rewrite | None:
     """A type after `::`, in a CAST, in a column's definition; elsewhere it may be somebody's column."""
-    before = rewriter.tokens[index - 1] if index else None
-    if before is None:
+    if not 0 < index < end:
         return None
-    following = rewriter.tokens[index + 1] if index + 1 < len(rewriter.tokens) else None
-    cast = is_word(before, "AS") and following is not None and following.token_type is TokenType.R_PAREN
-    defined = is_word(rewriter.tokens[0], "CREATE", "ALTER") and before.token_type not in {
-        TokenType.L_PAREN,
-        TokenType.COMMA,
-        TokenType.DOT,
-    }
-    if index < end and (before.token_type is TokenType.DCOLON or cast or defined):
+    before = rewriter.tokens[index - 1]
+    names = {TokenType.L_PAREN, TokenType.COMMA, TokenType.DOT}
+    defined = is_word(rewriter.tokens[0], "CREATE", "ALTER") and before.token_type not in names
+    if before.token_type is TokenType.DCOLON or defined or _ends_cast(rewriter, index):
         return "jsonb", index + 1
     return None
+
+
+def _ends_cast(rewriter: Rewriter, index: int) -> bool:
+    """Whether the word is the type in CAST(... AS word)."""
+    if not is_word(rewriter.tokens[index - 1], "AS"):
+        return False
+    opening = next((start for start, close in rewriter.closing.items() if close == index + 1), 0)
+    return opening > 0 and is_word(rewriter.tokens[opening - 1], "CAST", "TRY_CAST")
 
 
 def _replace(text: str) -> Callable[[Rewriter, int, int], Rewrite]:

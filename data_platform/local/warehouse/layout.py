@@ -24,7 +24,7 @@ def statement(rewriter: Rewriter, start: int, end: int) -> str:
     if first == "VACUUM":
         return _vacuum(rewriter, start, end)
     if first in {"GRANT", "REVOKE"} and second == "ASSUMEROLE":
-        return f"SET redshift.{first.lower()} TO 'assumerole'"  # there is no IAM here whose use could be granted
+        return f"SET redshift.assumerole TO '{first.lower()}'"  # there is no IAM here whose use could be granted
     if first == "CREATE" and _is_create_table(rewriter, start, end):
         return _create_table(rewriter, start, end)
     if first == "ALTER" and second == "TABLE" and _alters_layout(rewriter, start, end):

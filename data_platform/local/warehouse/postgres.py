@@ -24,6 +24,7 @@ from data_platform.errors import PlatformError
 SUPERUSER = "postgres"
 # PostgreSQL refuses to run as root. `nobody` exists everywhere, so nothing of the machine has to be changed.
 SYSTEM_USER = "nobody"
+_BY_WORKING_FOLDER = Path("/proc/self/cwd")
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 3.5  # an engine has 5 seconds in all
 
@@ -96,9 +97,10 @@ class PostgresServer:
         self._end_orphans()
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         settings = [f"--{name.replace('_', '-')}={value}" for name, value in _CONFIGURATION.items()]
-        server = [binaries() / "postgres", "-D", self.data, "-p", str(self.port), *settings]
+        server = [binaries() / "postgres", "-D", _seen_as(self.data), "-p", str(self.port), *settings]
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", _GUARD, "postgres", *server],
+            cwd=self.data,
             stdin=subprocess.PIPE,
             **_as_system_user(),
         )
@@ -136,19 +138,20 @@ class PostgresServer:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         _give(fresh)
-        with tempfile.NamedTemporaryFile("w", dir=self.state) as file:
+        with tempfile.TemporaryFile("w+", dir=self.state) as file:
             file.write(password)
-            file.flush()
-            _give(Path(file.name))
+            file.seek(0)
+            _give(file.fileno())
             result = subprocess.run(
                 [
-                    *(binaries() / "initdb", "-D", fresh, "-U", SUPERUSER, "--auth=scram-sha-256"),
-                    *(f"--pwfile={file.name}", "--encoding=UTF8", "--locale=C"),
+                    *(binaries() / "initdb", "-D", _seen_as(fresh), "-U", SUPERUSER, "--auth=scram-sha-256"),
+                    *("--pwfile=/dev/stdin", "--encoding=UTF8", "--locale=C"),
                     # Redshift compares bytes and knows the case of every letter.
                     *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
                     *("--no-sync", "--no-instructions"),  # an empty cluster is made again sooner than synced
                 ],
-                stdin=subprocess.DEVNULL,
+                cwd=fresh,
+                stdin=file,
                 capture_output=True,
                 check=False,
                 **_as_system_user(),
@@ -161,10 +164,11 @@ class PostgresServer:
         fresh.rename(self.data)
 
     def _open_path(self) -> None:
-        """Let the system user pass (not read) the folders above its files and its binaries."""
+        """Let the system user pass (not read) the folders above its binaries; and above its files, if it must."""
         if os.geteuid() != 0:
             return
-        for folder in (*self.data.parents, binaries(), *binaries().parents):
+        above_files = () if _BY_WORKING_FOLDER.exists() else self.data.parents
+        for folder in (*above_files, binaries(), *binaries().parents):
             mode = folder.stat().st_mode
             if not mode & stat.S_IXOTH:
                 folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
@@ -195,7 +199,16 @@ def _as_system_user() -> dict[str, Any]:
     return {"user": SYSTEM_USER, "group": pwd.getpwnam(SYSTEM_USER).pw_gid, "extra_groups": []}
 
 
-def _give(path: Path) -> None:
+def _seen_as(folder: Path) -> Path:
+    """How the system user names its working folder.
+
+    A state folder may lie below one that only root may pass. Linux follows this link without asking the folders above,
+    so none of them has to be opened, and none can be shut under a running server (pytest does so with its own).
+    """
+    return _BY_WORKING_FOLDER if os.geteuid() == 0 and _BY_WORKING_FOLDER.exists() else folder
+
+
+def _give(path: Path | int) -> None:
     if os.geteuid() == 0:
         import pwd
 

@@ -19,7 +19,7 @@ _WORDS = (
     *("sysdate", "nvl2?", "dateadd", "datediff", "date_add", "date_diff", "date_part", "listagg", "decode", "convert"),
     *("approximate", "top", "qualify", "minus", "regexp_replace", "super", "nvarchar", "varbyte", "identity"),
     *("distkey", "sortkey", "diststyle", "encode", "backup", "schema\\s+binding", "vacuum", "assumerole"),
-    r"(?:varchar|varying)\s*\(\s*max\s*\)",
+    r"(?:varchar|varying)\s*\(\s*max",
     *PARAMETERS,
 )
 _NEEDED = re.compile(r"\b(?:" + "|".join(_WORDS) + r")\b", re.IGNORECASE)
@@ -27,6 +27,11 @@ _NEEDED = re.compile(r"\b(?:" + "|".join(_WORDS) + r")\b", re.IGNORECASE)
 
 class _WithoutFunctions(Redshift):
     """Redshift's syntax with every function left alone: sqlglot's own idea of DATEDIFF and others is not Redshift's."""
+
+    class Tokenizer(Redshift.Tokenizer):
+        """SHOW and VACUUM are words like others, not the beginning of an opaque string."""
+
+        COMMANDS: ClassVar[set[Any]] = set()
 
     class Parser(Redshift.Parser):
         """Every call is a name with arguments."""
@@ -49,10 +54,10 @@ def translate(text: str) -> str:
     if _NEEDED.search(text) is None:
         return text
     try:
-        tokens = Redshift().tokenize(text)
+        tokens = _WithoutFunctions().tokenize(text)
         if any(is_word(token, "QUALIFY") for token in tokens):
             text = _without_qualify(text)
-            tokens = Redshift().tokenize(text)
+            tokens = _WithoutFunctions().tokenize(text)
     except SqlglotError:
         return text  # PostgreSQL says what is wrong with it
     return Rewriter(text, tokens, CALLS, WORDS).statements(statement)

@@ -1,6 +1,7 @@
 -- Functions Redshift has and PostgreSQL has not, or answers differently. They live in pg_catalog, as Redshift's own do,
 -- so that no search_path hides them. Dates follow Redshift: DATEADD keeps the last day of a month, DATEDIFF counts the
--- boundaries that are crossed.
+-- boundaries that are crossed. Bodies of plpgsql are read with the session's settings, where a backslash escapes: none
+-- of them contains one.
 
 CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     RETURN 'PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by GCC gcc (GCC) 3.4.2 20041017 (Red Hat 3.4.2-6.fc3), '
@@ -154,13 +155,13 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 CREATE OR REPLACE FUNCTION pg_catalog.strtol(digits text, base integer) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    clean text := lower(regexp_replace(ltrim(digits), CASE base WHEN 16 THEN '^([+-]?)0x' ELSE '^(\+?)' END, '\1', 'i'));
-    negative boolean := left(clean, 1) = '-';
+    negative boolean := left(ltrim(digits), 1) = '-';
+    clean text := regexp_replace(ltrim(lower(digits), ' +-'), CASE base WHEN 16 THEN '^0x' ELSE '^$' END, '');
     result bigint := 0;
     digit integer;
     letter text;
 BEGIN
-    FOREACH letter IN ARRAY string_to_array(ltrim(clean, '+-'), NULL) LOOP
+    FOREACH letter IN ARRAY string_to_array(clean, NULL) LOOP
         digit := strpos('0123456789abcdefghijklmnopqrstuvwxyz', letter) - 1;
         IF digit < 0 OR digit >= base THEN
             RAISE EXCEPTION 'The input % is not valid to be converted to base %', digits, base
