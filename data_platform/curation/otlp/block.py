@@ -7,6 +7,7 @@ What belongs here: positions, batches, the way from a bad record to its reject. 
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_platform.curation.otlp.columns import Columns, NotStrictError, assemble
@@ -52,8 +53,10 @@ class Form(Protocol):
 class Block:
     """Collects records in the order of the object; `take` empties it."""
 
-    def __init__(self, object_key: str, form: Form) -> None:
+    def __init__(self, object_key: str, form: Form, rows: int) -> None:
+        """`rows` records make it full, whatever their size."""
         self._form = form
+        self._rows = rows
         self._object_key = object_key
         self._faults: list[Fault] = []
         self.position = 0  # of the next record
@@ -74,7 +77,7 @@ class Block:
     @property
     def full(self) -> bool:
         """Whether it should be emptied before more is read."""
-        return self.size >= BLOCK_BYTES
+        return self.size >= BLOCK_BYTES or self.position - self._first >= self._rows
 
     def add(self, records: Sequence[Any], service: str | None, line: int | None, origin: Any, first: int = 0) -> None:
         """Further records of one service, in order; the first of them is record `first` of `origin` (see Form.find)."""
@@ -139,7 +142,7 @@ class Block:
 
     def _assemble(self) -> "pa.RecordBatch":
         count = self.position - self._first
-        lengths = [end - start for start, end in zip(self._starts, [*self._starts[1:], count], strict=True)]
+        lengths = [end - start for start, end in pairwise([*self._starts, count])]
         assembled = assemble(self._columns, self._services, lengths, self._object_key, self._first)
         for index, reason in assembled.lacking:
             if index not in self._rejected:

@@ -64,7 +64,9 @@ def assemble(
     attributes = _Attributes(keys, texts, counts)
     name = pc.coalesce(_not_empty(_texts(columns.names)), _not_empty(attributes.lookup("event.name")))
     time = _times(columns.times)
-    service = _not_empty(_texts(services).take(pa.array(np.repeat(np.arange(len(lengths)), lengths))))
+    service = _not_empty(
+        _texts(services).take(pa.array(np.repeat(np.arange(len(lengths)), np.asarray(lengths, dtype=np.int64))))
+    )
     positions = np.arange(first_position, first_position + count, dtype=np.uint64)
     batch = pa.RecordBatch.from_arrays(
         [

@@ -38,7 +38,7 @@ def read_events(open_stream: BinaryIO, object_key: str, *, batch_rows: int = BAT
     """
     source = Source(open_stream)
     kind = tell(source.peek(HEAD_BYTES))
-    block = Block(object_key, JsonForm() if kind in {"json", "pretty"} else ProtobufForm())
+    block = Block(object_key, JsonForm() if kind in {"json", "pretty"} else ProtobufForm(), batch_rows)
     gathered = _Gathered(batch_rows)
     for _ in _read(source, block, kind):
         if block.full:

@@ -5,6 +5,7 @@ What belongs here: gzip by content, damage, reading by size. What does not: what
 
 import zlib
 from base64 import b64encode
+from contextlib import suppress
 from typing import BinaryIO
 
 from data_platform.curation.otlp.model import RAW_LIMIT, Fault, Reason
@@ -13,6 +14,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 READ_BYTES = 1 << 18
 # A decompressed piece is bounded whatever the compression ratio (a gzip of zeros is 1 : 1000).
 INFLATE_BYTES = 1 << 20
+INFLATE_STEP = 1 << 14  # compressed; what is gone through again, byte by byte, where it turns out to be damaged
 
 
 def printable(raw: bytes) -> str:
@@ -85,20 +87,25 @@ class Source:
 
     def _inflate(self, inflater: "zlib._Decompress") -> bytes:  # pyright: ignore[reportPrivateUsage]
         if inflater.eof:
-            self._next_member(inflater.unused_data)
+            self._next_member(inflater.unused_data + self._compressed)
             return b""
         if not self._compressed:
             self._compressed = self._stream.read(READ_BYTES)
             if not self._compressed:
                 self._end(Reason.TRUNCATED, "the object ends inside a gzip member", b"")
                 return b""
-        compressed = self._compressed
+        step, rest = self._compressed[:INFLATE_STEP], self._compressed[INFLATE_STEP:]
+        before = inflater.copy()
         try:
-            piece = inflater.decompress(compressed, INFLATE_BYTES)
+            piece = inflater.decompress(step, INFLATE_BYTES)
         except zlib.error as error:
-            self._end(Reason.DAMAGED_GZIP, str(error), compressed)
-            return b""
-        self._compressed = b"" if inflater.eof else inflater.unconsumed_tail
+            piece = _salvage(before, step)
+            self._end(Reason.DAMAGED_GZIP, str(error), step, salvaged=len(piece))
+            return piece
+        if inflater.eof:
+            self._compressed = rest  # follows unused_data
+        else:
+            self._compressed = inflater.unconsumed_tail + rest
         return piece
 
     def _next_member(self, rest: bytes) -> None:
@@ -117,6 +124,15 @@ class Source:
         else:
             self._ended = True
 
-    def _end(self, reason: Reason, detail: str, raw: bytes) -> None:
+    def _end(self, reason: Reason, detail: str, raw: bytes, salvaged: int = 0) -> None:
         self._ended = True
-        self.damage = Fault(reason, detail, printable(raw), offset=self.offset + len(self._buffer))
+        self.damage = Fault(reason, detail, printable(raw), offset=self.offset + len(self._buffer) + salvaged)
+
+
+def _salvage(inflater: "zlib._Decompress", step: bytes) -> bytes:  # pyright: ignore[reportPrivateUsage]
+    """What a damaged piece holds before the damage: zlib gives nothing of a call that fails."""
+    found = bytearray()
+    with suppress(zlib.error):
+        for index in range(len(step)):
+            found += inflater.decompress(step[index : index + 1])
+    return bytes(found)

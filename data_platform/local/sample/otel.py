@@ -75,7 +75,9 @@ def emit(shop: Shop, events: Iterable[ShopEvent]) -> Sequence[ReadableLogRecord]
         Resource({"service.name": shop.service, "service.version": "4.2.0", "deployment.environment.name": "sample"}),
         shutdown_on_exit=False,
         # Given, so that OTEL_* variables of whoever runs this change nothing.
-        log_record_limits=LogRecordLimits(max_attributes=128, max_attribute_length=LogRecordLimits.UNSET),
+        log_record_limits=LogRecordLimits(
+            max_log_record_attributes=128, max_log_record_attribute_length=LogRecordLimits.UNSET
+        ),
     )
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
     logger = provider.get_logger("theshop.web", "4.2.0")
