@@ -363,6 +363,30 @@ def test_an_object_is_read_by_the_named_collection_whatever_its_key(client: Clie
         assert "embedded" not in source
 
 
+@pytest.mark.integration
+def test_an_etag_that_has_changed_inserts_nothing_and_does_not_use_up_the_token(
+    client: Client, settings: Settings
+) -> None:
+    client.command(
+        "CREATE OR REPLACE TABLE exact (a Int64, s String) ENGINE = MergeTree ORDER BY a"
+        " SETTINGS non_replicated_deduplication_window = 100"
+    )
+    source = s3_source(settings, BUCKET, "good.parquet", structure="a Int64, s String")
+    etag, size = client.query(f"SELECT DISTINCT _etag, _size FROM {source}").first_row
+    assert (etag[0], etag[-1]) == ('"', '"'), "the value includes the quotes"
+    assert size > 0
+
+    def load_as(expected: str) -> int:
+        statement = f"INSERT INTO exact SELECT a, s FROM {source} WHERE _etag = {{etag:String}}"
+        done = client.command(statement, parameters={"etag": expected}, settings={"insert_deduplication_token": "t"})
+        return done.written_rows
+
+    assert load_as('"stale"') == 0
+    assert load_as(etag) == ROWS
+    load_as(etag)
+    assert client.query("SELECT count() FROM exact").first_row == (ROWS,)
+
+
 @pytest.mark.unit
 def test_s3_expressions() -> None:
     collection = make_settings(aws_endpoint_url="http://127.0.0.1:1/", clickhouse_s3_collection="platform_s3")

@@ -7,9 +7,11 @@ BAD_ARGUMENTS = 36
 NOT_IMPLEMENTED = 48
 SYNTAX_ERROR = 62
 READONLY = 164
+ABORTED = 236
 QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING = 216
 SESSION_NOT_FOUND = 372
 SESSION_IS_LOCKED = 373
+INVALID_SESSION_TIMEOUT = 374
 UNKNOWN_COMPRESSION_METHOD = 89
 CANNOT_DECOMPRESS = 271
 AUTHENTICATION_FAILED = 516
@@ -25,6 +27,7 @@ _NAMES = {
     CANNOT_DECOMPRESS: "CANNOT_DECOMPRESS",
     SESSION_NOT_FOUND: "SESSION_NOT_FOUND",
     SESSION_IS_LOCKED: "SESSION_IS_LOCKED",
+    INVALID_SESSION_TIMEOUT: "INVALID_SESSION_TIMEOUT",
     AUTHENTICATION_FAILED: "AUTHENTICATION_FAILED",
     UNKNOWN_EXCEPTION: "UNKNOWN_EXCEPTION",
 }
@@ -57,6 +60,11 @@ class EngineError(Exception):
     def status(self) -> int:
         """The HTTP status a server answers with."""
         return _STATUS.get(self.code, 500)
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the engine has met a logical error of its own and will answer nothing else."""
+        return self.code == ABORTED and "due to a fatal error" in self.text
 
     @classmethod
     def of(cls, error: Exception, version: str) -> "EngineError":

@@ -134,15 +134,20 @@ class Database:
         sticky = session is not None and (session.connection is not None or sql.changes_session(query.text))
         connection = session.hold() if sticky and session is not None else self._chdb.connect(self._target)
         restore: Callable[[], None] | None = None
+        answer: Answer | None = None
         try:
-            if sticky:
-                restore = self._remember(connection, query)
-                self._refuse_change(connection, query)
-            self._apply(connection, query, enforce_readonly=not sticky)
-            yield self._run(connection, query, statistics)
-        except (RuntimeError, self._chdb.ChdbError) as error:
-            raise EngineError.of(error, self.version) from error
+            try:
+                if sticky:
+                    restore = self._remember(connection, query)
+                    self._refuse_change(connection, query)
+                self._apply(connection, query, enforce_readonly=not sticky)
+                answer = self._run(connection, query, statistics)
+            except (RuntimeError, self._chdb.ChdbError) as error:
+                raise EngineError.of(error, self.version) from error
+            yield answer
         finally:
+            if answer is not None:
+                answer.pieces.close()  # before the connection: the engine dies of a stream whose connection is gone
             if not sticky:
                 connection.close()
             elif restore is not None:
@@ -191,7 +196,7 @@ class Database:
                 self._insert_through_file(connection, query, query.insert, query.data, statistics)
             else:
                 self._insert(connection, query, query.insert, query.data, statistics)
-            return Answer(None, iter(()))
+            return Answer(None, _nothing())
         text = sql.with_query_ids(query.text)
         output = sql.output_format(text) or query.default_format
         if self._streams(text, output, query):
@@ -216,7 +221,7 @@ class Database:
 
     def _stream(
         self, connection: Any, text: bytes, output: str, query: Query, statistics: Statistics
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes]:
         stream = connection.send_query(text, output, params=dict(query.parameters))
         try:
             for chunk in stream:
@@ -234,7 +239,7 @@ class Database:
     def _insert(
         self, connection: Any, query: Query, insert: sql.InlineInsert, data: Iterator[bytes], statistics: Statistics
     ) -> None:
-        inserter = connection.send_insert(query.text[: insert.head_end].decode(), insert.format)
+        inserter = connection.send_insert(query.text[: insert.head_end], insert.format)
         try:
             for piece in data:
                 inserter.append(piece)
@@ -371,10 +376,14 @@ class Answer:
     """A result: its format (None: it is no rows) and its bytes, which may still be computed while they are read."""
 
     format: str | None
-    pieces: Iterator[bytes | memoryview]
+    pieces: Generator[bytes | memoryview]
 
 
-def _slices(result: Any) -> Iterator[memoryview]:
+def _nothing() -> Generator[bytes]:
+    yield from ()
+
+
+def _slices(result: Any) -> Generator[memoryview]:
     view = result.get_memview().view()
     for start in range(0, len(view), PIECE):
         yield view[start : start + PIECE]

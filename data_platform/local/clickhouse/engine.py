@@ -3,6 +3,10 @@
 The caller's query id is what `system.query_log` and `system.processes` show as query_id and what
 `KILL QUERY WHERE query_id = ...` takes, although the engine uses ids of its own underneath; `log_comment` holds it too
 unless the caller sets another comment.
+
+Different from a server: no progress headers while a query runs (a client's read time-out sees a long query as silence),
+no `compress=1` / `decompress=1` (ClickHouse's own block compression; Content-Encoding works), no Keeper and so no
+Replicated tables and no clusters, one user, TRUNCATE of `system.query_log` (a view here).
 """
 
 import shutil

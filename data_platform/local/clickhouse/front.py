@@ -5,6 +5,8 @@ Belongs here: the life of one HTTP exchange, and the fault switches that break i
 
 import hmac
 import json
+import logging
+import os
 import select
 import socket
 import tempfile
@@ -28,6 +30,7 @@ FAULT_KINDS = (
     "clickhouse.truncate",  # args bytes: the answer ends after so many bytes
     "clickhouse.late_exception",  # args code, message: HTTP 200, then an exception in the body
 )
+logger = logging.getLogger(__name__)
 HEAD_BYTES = 256 << 10  # the server's max_query_size: an INSERT's statement has to end within it
 SPOOL_IN_MEMORY = 32 << 20
 ANSWER_BUFFER = 1 << 20  # as the server's output buffer: an answer that fits goes out whole, errors as errors
@@ -83,6 +86,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Any query."""
         self._serve()
+
+    def handle_expect_100(self) -> bool:
+        """curl waits a second for this line before it sends a large body: the buffer must not keep it."""
+        answered = super().handle_expect_100()
+        self.wfile.flush()
+        return answered
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """The query log tells what was asked."""
@@ -186,7 +195,10 @@ class Handler(BaseHTTPRequestHandler):
         name = wanted.parameters.get("session_id")
         if not name:
             return None
-        timeout_s = float(wanted.parameters.get("session_timeout") or SESSION_TIMEOUT_S)
+        try:
+            timeout_s = float(wanted.parameters.get("session_timeout") or SESSION_TIMEOUT_S)
+        except ValueError:
+            raise self._error(codes.INVALID_SESSION_TIMEOUT, "Invalid session timeout") from None
         return self.server.database.session(name, must_exist=wanted.flag("session_check"), timeout_s=timeout_s)
 
     # Answers
@@ -288,6 +300,9 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _fail(self, error: EngineError) -> None:
+        if error.fatal:  # the engine refuses everything from now on; a server's process would be gone
+            logger.critical("%s", error.text)
+            os._exit(1)
         if self._committed:
             self._end_with(error)
             return

@@ -148,8 +148,11 @@ def raw_pieces(stream: BufferedIOBase, headers: Message) -> Iterator[bytes]:
     if "chunked" in (headers.get("Transfer-Encoding") or "").lower():
         yield from _chunks(stream)
         return
-    remaining = int(headers.get("Content-Length") or 0)
-    while remaining:
+    try:
+        remaining = int(headers.get("Content-Length") or 0)
+    except ValueError:
+        raise BrokenBodyError("Content-Length is not a number") from None
+    while remaining > 0:
         piece = stream.read(min(remaining, PIECE))
         if not piece:
             raise BrokenBodyError("the connection closed before the end of the body")

@@ -3,10 +3,13 @@
 import contextlib
 import gzip
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import lz4.frame
@@ -123,6 +126,7 @@ def test_unknown_settings_are_refused(http: Http) -> None:
 
 @pytest.mark.security
 def test_a_password_is_asked_for(http: Http) -> None:
+    assert http(b"SELECT 1", session_id="s", session_timeout="soon").code == 374
     for headers in ({}, {"X-ClickHouse-User": "default", "X-ClickHouse-Key": "guess"}, {"Authorization": "Bearer x"}):
         refused = http(b"SELECT 1", headers=headers)
         assert (refused.status, refused.code) == (403, 516)
@@ -362,6 +366,34 @@ def test_a_client_that_goes_away_cancels_only_a_readonly_query_that_says_so(
         http.sql(f"KILL QUERY WHERE query_id = '{query_id}' SYNC")
 
 
+def test_a_client_that_leaves_in_the_middle_of_the_rows_ends_the_query(http: Http) -> None:
+    raw = socket.create_connection(("127.0.0.1", http.port))
+    target = f"/?query_id=abandoned&query={quote('SELECT number FROM system.numbers FORMAT RowBinary')}"
+    raw.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: {CREDENTIALS['Authorization']}\r\n\r\n".encode())
+    assert len(raw.recv(1 << 16)) > 0
+    assert running(http, "abandoned")
+    raw.close()
+    until(lambda: not running(http, "abandoned"))
+    assert http.sql("SELECT 1", query_id="abandoned") == "1"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on PATH")
+def test_curl(http: Http, table: str, tmp_path: Path) -> None:
+    def curl(*arguments: str) -> str:
+        address = f"http://127.0.0.1:{http.port}/"
+        command = ["curl", "-sS", "--max-time", "20", "-u", "default:embedded", *arguments]
+        return subprocess.run([*command[:-1], address + command[-1]], check=True, capture_output=True, text=True).stdout
+
+    rows = tmp_path / "rows.csv"
+    rows.write_text("".join(f"{number},x\n" for number in range(300_000)))
+    started = time.monotonic()
+    assert curl("--data-binary", f"@{rows}", f"?query=INSERT%20INTO%20{table}%20FORMAT%20CSV") == ""
+    assert time.monotonic() - started < 5
+    assert curl("-d", f"SELECT count() FROM {table}", "") == "300000\n"
+    assert curl("--compressed", "-d", "SELECT 1", "?enable_http_compression=1") == "1\n"
+    assert curl("-G", "--data-urlencode", "query=SELECT {x:String}", "-d", "param_x=y", "") == "y\n"
+
+
 def test_a_session_keeps_what_statements_set_and_nothing_a_request_sets(http: Http) -> None:
     http.sql("SET max_block_size = 77", session_id="one")
     http.sql("CREATE TEMPORARY TABLE kept (a Int8)", session_id="one")
@@ -461,8 +493,8 @@ def test_a_late_exception_comes_behind_a_200(http: Http, faults: EngineProcess) 
 # Life and death
 
 
-def test_what_was_acknowledged_survives_kill_and_stop(tmp_path: object) -> None:
-    process = EngineProcess.with_free_ports("clickhouse", tmp_path).start()  # type: ignore[arg-type]
+def test_what_was_acknowledged_survives_kill_and_stop(tmp_path: Path) -> None:
+    process = EngineProcess.with_free_ports("clickhouse", tmp_path).start()
     http = Http(process.ports["http"])
     found_in_log = "SELECT count() FROM system.query_log WHERE query_id = 'before-the-kill' AND type = 'QueryFinish'"
     try:
