@@ -172,9 +172,7 @@ class _Run:
         return TextSeries(self._plan, folder, slice_number, textual.encoder(statement, written), header)
 
     def _guarded(self, series: Series, action: Callable[[], None]) -> None:
-        """Do something with a series that has not failed; note it when it fails now."""
-        if series in self._failures:
-            return
+        """Do something with a series; when it fails, note it and forget its open file, so that it has nothing left."""
         try:
             action()
         except WarehouseError as error:
