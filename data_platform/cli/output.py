@@ -11,8 +11,10 @@ from rich.table import Table
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# A file or a pipe has no width: tables in a log must not be cut at 80.
+PIPE_WIDTH = 132
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 
 def print_json(data: object) -> None:

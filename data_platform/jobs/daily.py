@@ -7,6 +7,7 @@ by the settings' allow-list, never here.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
@@ -17,7 +18,9 @@ from data_platform.catalog.models import Dataset
 
 DATASETS_HOUR = 1  # UTC: the day before is complete, and the summaries at 02:00 find it loaded
 SUMMARIES_HOUR = 2
-Schedule = dg.ScheduleDefinition | dg.UnresolvedPartitionedAssetScheduleDefinition
+# What define_asset_job and build_schedule_from_partitioned_job return: Dagster exports no name for either.
+AssetJob = Any
+Schedule = Any
 # A run of the platform needs one process and waits for other engines most of its time.
 RUN_TAGS = {"dagster/priority": "0"}
 
@@ -26,7 +29,7 @@ RUN_TAGS = {"dagster/priority": "0"}
 class DailyJob:
     """A job and the UTC hour of its schedule; `partitioned` jobs take the day before."""
 
-    job: "dg.UnresolvedAssetJobDefinition"
+    job: AssetJob
     hour: int
     partitioned: bool
 

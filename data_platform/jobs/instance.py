@@ -24,7 +24,7 @@ def open_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
     if not (home / "dagster.yaml").is_file():
         raise ConfigurationError(
             f"{home} holds no dagster.yaml",
-            hint=f"copy dagster.yaml of the repository to {variable_of('dagster_home')}",
+            hint=f"copy the repository's to {variable_of('dagster_home')}",
         )
     # dagster.yaml reads these two; a command may have found them in the embedded cloud's file instead.
     os.environ["DAGSTER_HOME"] = str(Path(home).resolve())

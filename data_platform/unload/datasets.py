@@ -113,7 +113,8 @@ def unload_partition(
 def _attempt(
     settings: Settings, s3: "S3Client", ledger: "Engine", dataset: Dataset, ds: date, sql: str, run_id: str | None
 ) -> PartitionUnload:
-    from data_platform.ledger import dataset_unloads
+    from data_platform.ledger import dataset_unloads, outbox
+    from data_platform.unload.events import done_event
 
     def target(attempt: int) -> UnloadTarget:
         return UnloadTarget(settings.unload_bucket, request_id(dataset, ds), str(attempt))
@@ -140,6 +141,7 @@ def _attempt(
             manifest_url=f"{mine.url}{MANIFEST_NAME}" if result.files else None,
             query_id=None if result.query_id is None else str(result.query_id),
         )
+        outbox.add(connection, done_event(settings, request_id(dataset, ds), attempt.attempt, result))
     return PartitionUnload(dataset.key, ds, attempt.attempt, result, sql)
 
 
