@@ -1,7 +1,7 @@
 """`data-platform backfill`: a range of days of a dataset through its layers, planned first, with progress."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -9,6 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from data_platform.cli.output import JsonOption, err, out, print_json
 from data_platform.errors import ConfigurationError
 from data_platform.settings import load_settings
+
+if TYPE_CHECKING:
+    from data_platform.jobs.backfill import BackfillPlan
 
 app = typer.Typer()
 STAGES = "unload,curated,clickhouse"
@@ -21,9 +24,7 @@ def backfill(
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")] = None,
     stages: Annotated[str | None, typer.Option(help=f"Layers, comma-separated, of {STAGES}; default: all.")] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Do all days, also those an unfinished run has done.")
-    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Do also the days an unfinished run has done.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,10 +92,9 @@ def backfill(
     require_success(result)
 
 
-def _print_plan(
-    key: str, days: tuple[str, ...], remaining: tuple[str, ...], stages: tuple[str, ...], resumes: str | None
-) -> None:
+def _print_plan(plan: "BackfillPlan") -> None:
+    days = plan.days
     what = f"{len(days)} days, {days[0]} to {days[-1]}" if days else "one snapshot"
-    out.print(f"{key}: {what}, through {', '.join(stages)}, in one run")
-    if resumes is not None:
-        out.print(f"resuming run {resumes[:8]}: {len(days) - len(remaining)} days are done, {len(remaining)} remain")
+    out.print(f"{plan.dataset.key}: {what}, through {', '.join(plan.stages)}, in one run")
+    if plan.resumes is not None:
+        out.print(f"resuming run {plan.resumes[:8]}: {len(plan.done)} days are done, {len(plan.remaining)} remain")

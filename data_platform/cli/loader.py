@@ -62,6 +62,4 @@ def loader(
     else:
         out.print(f"{tally.objects} objects, {tally.rows:,} rows; {tally.dead_lettered} dead letters")
     if not empty:
-        raise PlatformError(
-            f"the queues were not empty after {timeout:.0f} s", hint="data-platform loader --until-empty"
-        )
+        raise PlatformError(f"the queues were not empty after {timeout:.0f} s", hint="a longer --timeout goes on")

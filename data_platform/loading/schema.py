@@ -20,4 +20,5 @@ def platform_ddl(cluster: str | None = None) -> list[str]:
             "replicated_deduplication_window" if cluster is not None else "non_replicated_deduplication_window",
         )
     )
-    return [statement.strip() for statement in filled.split(";") if statement.strip()]
+    # A statement ends with a semicolon at the end of its line; inside a comment one may stand anywhere else.
+    return [statement.strip().removesuffix(";") for statement in filled.split(";\n") if statement.strip(" \n;")]

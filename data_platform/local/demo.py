@@ -215,9 +215,7 @@ def _table_rows(settings: Settings, catalog: Catalog) -> dict[str, int]:
     """Rows a reader sees, by dataset."""
     with clickhouse.connect(settings) as client:
         return {
-            dataset.key: int(
-                client.query(f"SELECT count() FROM {qualified(dataset.domain, dataset.name)}").first_row[0]
-            )
+            dataset.key: int(str(client.command(f"SELECT count() FROM {qualified(dataset.domain, dataset.name)}")))
             for dataset in catalog.datasets.values()
         }
 
