@@ -64,6 +64,11 @@ class KeepAliveHandler(MotoRequestHandler):
             with contextlib.suppress(OSError):
                 self.send_error(500)
 
+    def finish(self) -> None:
+        """Close the connection; what is still buffered for a client that has gone is dropped."""
+        with contextlib.suppress(OSError):
+            super().finish()
+
     def _send(self, started: list[tuple[str, list[tuple[str, str]]]], answer: Iterable[bytes]) -> None:
         chunked = False
         head_sent = False

@@ -105,15 +105,19 @@ def _check_v2(environ: Environ, query: dict[str, str], keys: Mapping[str, str], 
     # Tokens of temporary keys come as a query parameter and are signed like a header.
     amazon += [f"{name}:{value}" for name, value in query.items() if name.startswith("x-amz-")]
     signed = sorted((name, value) for name, value in query.items() if name in _V2_SIGNED)
-    resource = raw_path(environ)
-    if signed:
-        resource += "?" + "&".join(f"{name}={value}" if value else name for name, value in signed)
+    suffix = "?" + "&".join(f"{name}={value}" if value else name for name, value in signed) if signed else ""
     head = (
         *(str(environ["REQUEST_METHOD"]), str(environ.get("HTTP_CONTENT_MD5", ""))),
-        *(str(environ.get("CONTENT_TYPE", "")), expires, *amazon, resource),
+        *(str(environ.get("CONTENT_TYPE", "")), expires, *amazon),
     )
-    expected = b64encode(hmac.digest(keys[query["AWSAccessKeyId"]].encode(), "\n".join(head).encode(), "sha1"))
-    return None if hmac.compare_digest(expected.decode(), query["Signature"]) else _bad_signature()
+    path = raw_path(environ)
+    # SDKs sign a bucket as `/bucket/` and ask for `/bucket`.
+    for resource in (path, f"{path}/") if path.count("/") == 1 else (path,):
+        text = "\n".join((*head, resource + suffix)).encode()
+        expected = b64encode(hmac.digest(keys[query["AWSAccessKeyId"]].encode(), text, "sha1")).decode()
+        if hmac.compare_digest(expected, query["Signature"]):
+            return None
+    return _bad_signature()
 
 
 def _canonical_query(environ: Environ) -> str:
