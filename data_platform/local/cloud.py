@@ -27,7 +27,7 @@ from data_platform.local.process import POLL_S, START_TIMEOUT_S, STOP_TIMEOUT_S,
 from data_platform.local.state import CloudState, Host
 from data_platform.settings import Settings, variable_of
 
-# Engines that come back empty: queues, rules and topics have to be made again.
+# Engines that come back without something that provisioning makes: topics, what AWS does not keep.
 FORGETFUL = frozenset({"aws", "kafka"})
 # Settings that are no engine's: the user's environment counts for them in the embedded cloud, too.
 NAMES = ("env", "raw_bucket", "curated_bucket", "unload_bucket")
@@ -123,7 +123,8 @@ class Cloud:
 
     def running(self) -> dict[str, bool]:
         """Every engine that was started, and whether it lives."""
-        return {name: process.running() for name, process in self._engines.items()}
+        engines = dict(self._engines)  # a copy: a control call may be adding one
+        return {name: process.running() for name, process in engines.items()}
 
     @property
     def env(self) -> dict[str, str]:
@@ -190,11 +191,13 @@ class Cloud:
 
     def _up_again(self, engines: str) -> None:
         """Start what has died, and `engines` (separated by commas; empty: no others). A failure ends nothing here."""
-        wanted = with_needs([*self._engines, *filter(None, engines.split(","))])
-        self._start(wanted, _log.info)
-        if self._provisions:
-            self._provision(_log.info)
-        self._publish(ready=True)
+        with self._busy:
+            if self._lock is None:
+                raise PlatformError("the embedded cloud is ending", hint="data-platform cloud up")
+            self._start(with_needs([*self._engines, *filter(None, engines.split(","))]), _log.info)
+            if self._provisions:
+                self._provision(_log.info)
+            self._publish(ready=True)
 
     def _start(self, engines: tuple[str, ...], tell: Callable[[str], None]) -> None:
         """Start what of `engines` does not run, side by side as their needs allow."""

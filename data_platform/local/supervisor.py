@@ -23,6 +23,7 @@ from data_platform.errors import PlatformError
 from data_platform.local import control
 from data_platform.local.cloud import AlreadyRunningError, Cloud, users_environment, with_needs
 from data_platform.local.engine import ENGINES, READY_FILE
+from data_platform.local.faults import FaultClient
 from data_platform.local.orphans import end_orphans
 from data_platform.local.state import CloudState, Host
 
@@ -237,6 +238,15 @@ def status(state: CloudState) -> list[dict[str, object]]:
     if running is None:
         return []
     return [_engine_status(state, engine) for engine in running.engines]
+
+
+def faults(state: CloudState, engine: str) -> FaultClient:
+    """The fault switches of an engine that another process runs. Raises PlatformError when it does not run."""
+    try:
+        facts = json.loads((state.engine_folder(engine) / READY_FILE).read_text())
+    except FileNotFoundError:
+        raise PlatformError(f"{engine} does not run in {state.home}", hint="data-platform cloud status") from None
+    return FaultClient(facts["control_url"])
 
 
 def _engine_status(state: CloudState, engine: str) -> dict[str, object]:
