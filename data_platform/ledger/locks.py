@@ -84,15 +84,16 @@ def renew(connection: sa.Connection, lock: Lock, lease: timedelta) -> Lock:
     return Lock(lock.name, lock.owner, lock.token, row.lease_until)
 
 
-def hold(connection: sa.Connection, lock: Lock) -> None:
+def hold(connection: sa.Connection, lock: Lock, *, shared: bool = False) -> None:
     """In the transaction that writes: prove that the lock is still ours, and keep it ours until the transaction ends.
 
+    `shared`: several transactions of the same holder may hold it at once; nobody else gets it before all have ended.
     Raises LockLostError otherwise; the transaction must then be rolled back.
     """
     statement = (
         sa.select(job_locks.c.token)
         .where(job_locks.c.name == lock.name, job_locks.c.token == lock.token, job_locks.c.owner.is_not(None))
-        .with_for_update()
+        .with_for_update(read=shared)
     )
     if connection.execute(statement).one_or_none() is None:
         raise _lost(connection, lock)

@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from data_platform.ledger import dataset_unloads, locks, outbox, unloads
+from data_platform.ledger import dataset_unloads, locks, outbox, unloads, user_statistics
 from data_platform.ledger.base import metadata
 from data_platform.ledger.schema import VERSION_TABLE
 
-TABLE_MODULES = (dataset_unloads, locks, outbox, unloads)  # importing them fills the metadata
+TABLE_MODULES = (dataset_unloads, locks, outbox, unloads, user_statistics)  # importing them fills the metadata
 
 
 def _ours(name: str | None, kind: str, _parents: object) -> bool:
