@@ -2,6 +2,7 @@
 
 from data_platform.local.engine import EngineContext
 from data_platform.local.warehouse.front import Front
+from data_platform.local.warehouse.interference import FAULT_KINDS as FRONT_FAULT_KINDS
 from data_platform.local.warehouse.postgres import PostgresServer
 from data_platform.local.warehouse.provision import PASSWORD, USER, WAREHOUSE, provision, superuser_dsn
 from data_platform.local.warehouse.unload.contract import FAULT_KINDS as UNLOAD_FAULT_KINDS
@@ -16,14 +17,7 @@ class Warehouse:
     NAME = "warehouse"
     PORTS = ("redshift", "postgres")
     NEEDS = ("aws",)
-    FAULT_KINDS = (
-        *UNLOAD_FAULT_KINDS,
-        "redshift.refuse_connection",  # args: sqlstate, message; without them the socket is just closed
-        "redshift.drop_connection",  # args: when = before | after the statement is executed
-        "redshift.error",  # args: sqlstate, message, detail; without them Redshift's 1023
-        "redshift.delay",  # args: seconds
-    )
-    """Facts: user, database, application_name; for the last three also sql, the statement's text."""
+    FAULT_KINDS = (*FRONT_FAULT_KINDS, *UNLOAD_FAULT_KINDS)
 
     def __init__(self) -> None:
         self._postgres: PostgresServer | None = None

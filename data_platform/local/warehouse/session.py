@@ -5,15 +5,15 @@ on the way back. So the order of answers, the skipping up to Sync and the state 
 """
 
 import asyncio
-import contextlib
 import re
 import struct
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from itertools import count
 
-from data_platform.local.faults import FaultBoard, FaultRule
+from data_platform.local.faults import FaultBoard
 from data_platform.local.warehouse.backend import Backend
+from data_platform.local.warehouse.interference import Interference
 from data_platform.local.warehouse.pending import Kind, Pending
 from data_platform.local.warehouse.protocol import (
     Frame,
@@ -70,10 +70,11 @@ class Session:
         self._to_client = to_client
         self._parameters = parameters
         self._environment = environment
-        self._faults = environment.faults
         self._backend = Backend(environment.postgres_port)
         self._user = parameters.get("user", "")
         self._database = parameters.get("database", self._user)
+        application = parameters.get("application_name", "")
+        self._interference = Interference(environment.faults, self._user, self._database, application)
         self._label = DEFAULT_LABEL
         self._statements: dict[str, Plan] = {}
         self._portals: dict[str, Plan] = {}
@@ -96,11 +97,10 @@ class Session:
 
     async def run(self) -> None:
         """Connect to PostgreSQL and serve; registered under its cancel key while it lives."""
-        rule = self._faults.strike("redshift.refuse_connection", **self._facts())
-        if rule is not None:
-            if "sqlstate" in rule.args:
-                error = WarehouseError(rule.args["sqlstate"], rule.args.get("message", "connection refused"))
-                await self._send(_error(error, severity="FATAL"))
+        refusal = self._interference.refuse()
+        if refusal is not None:
+            if refusal.error is not None:
+                await self._send(_error(refusal.error, severity="FATAL"))
             return
         try:
             await self._backend.open(self._startup())
@@ -134,13 +134,6 @@ class Session:
         parameters["options"] = f"{parameters.get('options', '')} {SESSION_OPTIONS}".strip()
         return startup_packet(parameters)
 
-    def _facts(self) -> dict[str, str]:
-        return {
-            "user": self._user,
-            "database": self._database,
-            "application_name": self._parameters.get("application_name", ""),
-        }
-
     # -- client to server ---------------------------------------------------------------------------------------------
 
     async def _serve_client(self) -> None:
@@ -150,18 +143,22 @@ class Session:
             elif message.kind == b"P":
                 await self._on_parse(message)
             elif message.kind == b"B":
-                self._on_bind(message)
-                await self._backend.send(message.raw)
+                await self._on_bind(message)
             elif message.kind == b"E":
                 await self._on_execute(message)
             else:
                 if message.kind in b"SF":
                     self._pending.sent(Kind.SYNC)
+                elif message.kind == b"C":
+                    name, _ = read_cstring(message.body, 1)
+                    (self._statements if message.body[:1] == b"S" else self._portals).pop(name, None)
                 await self._backend.send(message.raw)
 
     async def _on_query(self, message: Frame) -> None:
         text, _ = read_cstring(message.body)
         decided = plan(text)
+        if decided.reads_log:
+            await self._environment.log.flush()
         record, error = await self._begin(decided)
         error = error or decided.error
         if error is None and decided.unload is not None:
@@ -186,11 +183,15 @@ class Session:
         else:
             await self._backend.send(message.raw)
 
-    def _on_bind(self, message: Frame) -> None:
+    async def _on_bind(self, message: Frame) -> None:
         portal, at = read_cstring(message.body)
         statement, _ = read_cstring(message.body, at)
-        if statement in self._statements:
-            self._portals[portal] = self._statements[statement]
+        decided = self._statements.get(statement)
+        if decided is not None:
+            self._portals[portal] = decided
+            if decided.reads_log:  # the snapshot is taken here, not when it is executed
+                await self._environment.log.flush()
+        await self._backend.send(message.raw)
 
     async def _on_execute(self, message: Frame) -> None:
         portal, _ = read_cstring(message.body)
@@ -210,40 +211,14 @@ class Session:
         """What happens before a statement is executed: faults, the query log. The error, if it is to fail."""
         self._label = decided.label or self._label
         self._cancelled.clear()
-        if decided.reads_log:
-            await self._environment.log.flush()
         pid = struct.unpack_from("!i", self._backend.key)[0] if self._backend.key else 0
         record = self._environment.log.begin(self._user, pid, self._database, self._label, decided.text)
-        facts = {**self._facts(), "sql": decided.text}
-        delay = self._faults.strike("redshift.delay", **facts)
-        if delay is not None and await self._cancelled_within(float(delay.args.get("seconds", 1))):
-            return record, WarehouseError("57014", CANCELLED)
-        drop = self._faults.strike("redshift.drop_connection", **facts)
-        if drop is not None:
-            self._drop(drop, record)
-        rule = self._faults.strike("redshift.error", **facts)
-        if rule is None:
-            return record, None
-        default = "1023" if "sqlstate" not in rule.args else "injected error"
-        detail = "Serializable isolation violation on table" if default == "1023" else None
-        error = WarehouseError(
-            str(rule.args.get("sqlstate", "XX000")),
-            str(rule.args.get("message", default)),
-            detail=rule.args.get("detail", detail),
-        )
-        return record, error
-
-    def _drop(self, rule: FaultRule, record: QueryRecord) -> None:
-        """`when` before: PostgreSQL never sees the statement; after: it is executed, the answer is lost."""
-        if rule.args.get("when", "before") == "before":
+        interference = await self._interference.strike(decided.text, self._cancelled)
+        if interference.drop == "before":
             self._environment.log.finish(record, "08006", "the connection was dropped")
             raise SessionEndedError
-        self._mute = True
-
-    async def _cancelled_within(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._cancelled.wait(), seconds)
-        return self._cancelled.is_set()
+        self._mute = self._mute or interference.drop == "after"
+        return record, interference.error
 
     def _refuse(self, error: WarehouseError) -> str:
         """A text that PostgreSQL answers with an ErrorResponse, for which the client will see `error`."""
