@@ -77,7 +77,7 @@ class Block:
     @property
     def full(self) -> bool:
         """Whether it should be emptied before more is read."""
-        return self.size >= BLOCK_BYTES or self.position - self._first >= self._rows
+        return self.size >= BLOCK_BYTES or max(self.position - self._first, len(self._faults)) >= self._rows
 
     def add(self, records: Sequence[Any], service: str | None, line: int | None, origin: Any, first: int = 0) -> None:
         """Further records of one service, in order; the first of them is record `first` of `origin` (see Form.find)."""
@@ -121,7 +121,7 @@ class Block:
     def _look_closely(self, records: list[Any]) -> None:
         """Record by record; one that is rejected keeps its place as an empty one, which becomes no event."""
         strict: list[Any] = []
-        for index, record in enumerate(records, start=len(self._columns.counts)):
+        for index, record in enumerate(records, start=len(self._columns.names)):
             try:
                 strict.append(self._form.strict(record))
             except RecordError as error:
@@ -132,7 +132,7 @@ class Block:
 
     def _look_closely_at_all(self) -> None:
         """After a value that no column takes: all records once more, from their origins."""
-        count = len(self._columns.counts)
+        count = len(self._columns.names)
         self._columns = Columns()
         for start in range(0, count, EXTRACT_RECORDS):
             indexes = range(start, min(start + EXTRACT_RECORDS, count))

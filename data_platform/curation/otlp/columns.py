@@ -18,6 +18,9 @@ TRACE_ID_DIGITS = 32
 NANOSECONDS_A_DAY = 86_400_000_000_000
 SERVICE, TIME, NAME = Reason.MISSING_SERVICE, Reason.MISSING_TIME, Reason.MISSING_NAME
 MASK_KEYS = 62  # attribute keys of a batch that fit the bits of one integer
+_DIGITS = b"0123456789"
+_LOWER_HEX_DIGITS = _DIGITS + b"abcdef"
+_HEX_DIGITS = _LOWER_HEX_DIGITS + b"ABCDEF"
 
 
 class NotStrictError(Exception):
@@ -60,8 +63,7 @@ def assemble(
     texts = _texts(columns.texts)
     if keys.null_count or texts.null_count:
         raise NotStrictError
-    counts = np.asarray(columns.counts, dtype=np.int64)
-    attributes = _Attributes(keys, texts, counts)
+    attributes = _Attributes(keys, texts, np.asarray(columns.counts, dtype=np.int64))
     name = pc.coalesce(_not_empty(_texts(columns.names)), _not_empty(attributes.lookup("event.name")))
     time = _times(columns.times)
     service = _not_empty(
@@ -143,11 +145,11 @@ def _times(values: Sequence[Any]) -> "pa.Array":
     pc = _compute()
     try:
         if set(map(type, values)) <= {str}:
+            column = pa.array(values, pa.string())
             # Arrow would read "0x1F" too; an empty text fails in the cast.
-            joined = "".join(values)
-            if joined and not (joined.isascii() and joined.isdecimal()):
+            if not _made_of(column, _DIGITS):
                 raise NotStrictError
-            column = pa.array(values, pa.string()).cast(pa.uint64())
+            column = column.cast(pa.uint64())
         elif set(map(type, values)) <= {int}:
             column = pa.array(values, pa.uint64())
         else:
@@ -167,16 +169,17 @@ def _traces(traces: Sequence[str | None]) -> "pa.Array":
     column = _not_empty(_texts(traces))
     if column.null_count == len(column):
         return column
-    joined = "".join([trace for trace in traces if trace])
-    if not pc.all(pc.equal(pc.binary_length(column), TRACE_ID_DIGITS)).as_py():
+    if not (pc.all(pc.equal(pc.binary_length(column), TRACE_ID_DIGITS)).as_py() and _made_of(column, _HEX_DIGITS)):
         raise NotStrictError
-    try:
-        # fromhex skips white space, which makes the result too short.
-        if len(bytes.fromhex(joined)) * 2 != len(joined):
-            raise NotStrictError
-    except ValueError:
-        raise NotStrictError from None
-    return pc.if_else(pc.equal(column, "0" * TRACE_ID_DIGITS), pa.scalar(None, pa.string()), pc.utf8_lower(column))
+    if not _made_of(column, _LOWER_HEX_DIGITS):
+        column = pc.utf8_lower(column)
+    return pc.if_else(pc.equal(column, "0" * TRACE_ID_DIGITS), pa.scalar(None, pa.string()), column)
+
+
+def _made_of(column: "pa.Array", characters: bytes) -> bool:
+    """Whether the texts have only these characters (ASCII). Looks at the column's bytes, all at once."""
+    data = column.buffers()[2]
+    return data is None or not data.to_pybytes().translate(None, characters)
 
 
 class _Attributes:
