@@ -124,7 +124,7 @@ def _run_days(
     lineage = {stage: column_lineage(dataset, stage) for stage in stages}
     failures = _Failures()
     try:
-        for number, day in enumerate(days, start=1):
+        for day in days:
             try:
                 for stage in stages:
                     result = runner.run(stage, dataset, date.fromisoformat(day))
@@ -133,8 +133,6 @@ def _run_days(
             except Exception as error:
                 failures.add(day, error)
                 context.log.exception("%s of %s failed", dataset.key, day)
-            else:
-                context.log.info("%s of %s done (%d of %d)", dataset.key, day, number, len(days))
     finally:
         runner.close()
     failures.raise_if_any(dataset, len(days))

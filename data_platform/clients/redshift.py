@@ -29,6 +29,7 @@ CANCEL_TIMEOUT_S = 5
 _SSL_REQUEST = struct.pack("!II", 8, 80877103)
 _CANCEL_REQUEST = 80877102
 _THROTTLED = re.compile(r"SlowDown|Rate exceeded|Throttl|TooManyRequests|reduce your request rate|ServiceUnavailable")
+_S3_HICCUP = re.compile(r"S3ServiceException.*(InternalError|Status 500|RequestTimeout)")
 _NOT_ALLOWED = re.compile(
     r"not authorized|AccessDenied|Access Denied|NoSuchBucket|PermanentRedirect|InvalidAccessKeyId"
 )
@@ -179,12 +180,22 @@ def classify(error: BaseException) -> Fault:
     state, message = describe(error)
     if state is not None:
         return _classify_state(state, message)
-    # The driver reads past the end of a lost connection: struct.error is how it says so.
-    if isinstance(
-        error, OSError | struct.error | redshift_connector.InterfaceError | redshift_connector.OperationalError
-    ):
+    if is_lost(error):
         return Fault.UNKNOWN
     return Fault.PERMANENT if isinstance(error, redshift_connector.Error) else Fault.UNKNOWN
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the session was lost or ended from outside in the middle: its statement may still be executed."""
+    import redshift_connector
+
+    state, _ = describe(error)
+    if state is not None:
+        return state.startswith("08") or state in {"57P01", "57P02"}
+    # The driver reads past the end of a lost connection: struct.error is how it says so.
+    return isinstance(
+        error, OSError | struct.error | redshift_connector.InterfaceError | redshift_connector.OperationalError
+    )
 
 
 def _classify_state(state: str, message: str) -> Fault:
@@ -203,6 +214,8 @@ def _classify_message(state: str, message: str) -> Fault | None:
             return Fault.CONFIGURATION
         if _THROTTLED.search(message):
             return Fault.THROTTLED
+        if _S3_HICCUP.search(message):
+            return Fault.TRANSIENT
     return None
 
 

@@ -1,13 +1,15 @@
 """A range of days of one dataset through its layers, as one run in this process: planned, shown, resumable.
 
 A backfill that ended before its time (killed, interrupted, some days failed) is resumed by the same call: the days
-that its run has checkpointed in every wanted layer are left alone.
+that its runs have checkpointed in every wanted layer are left alone.
 """
 
+import logging
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import dagster as dg
@@ -17,10 +19,14 @@ from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset
 from data_platform.errors import ConfigurationError, PlatformError
 from data_platform.jobs.daily import job_name_of
+from data_platform.jobs.processes import end_abandoned, process_tags, runs_here
+
+log = logging.getLogger(__name__)
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 BACKFILL_TAG = "data_platform/backfill"
+RESUMES_TAG = "data_platform/resumes"
 POLL_S = 0.5
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -37,7 +43,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class BackfillPlan:
-    """What will run: the days of the range, those already done by the run that is resumed, the layers."""
+    """What will run: the days of the range, those already done by the runs that are resumed, the layers."""
 
     dataset: Dataset
     stages: tuple[Stage, ...]
@@ -78,7 +84,8 @@ def plan_backfill(
 ) -> BackfillPlan:
     """Plan the days `first`..`last` (both included) of the dataset `key` through `stages` (default: all it has).
 
-    Raises ConfigurationError for days outside the dataset's, for layers it does not have, for an unknown dataset.
+    Runs whose process is gone are ended first. Raises ConfigurationError for days outside the dataset's, for layers it
+    does not have, for an unknown dataset, and while the same backfill is running.
     """
     dataset = catalog.dataset(key)
     available = stages_of(dataset)
@@ -88,12 +95,20 @@ def plan_backfill(
         raise ConfigurationError(f"{key} has no layer {', '.join(lacking)}", hint=f"its layers: {', '.join(available)}")
     days = _days(dataset, first, last)
     plan = BackfillPlan(dataset, wanted, days, frozenset(), None)
-    previous = None if restart else _unfinished(instance, plan)
-    if previous is None:
+    end_abandoned(instance)
+    newest = _newest_run(instance, plan)
+    if newest is not None and not newest.is_finished and runs_here(newest):
+        raise ConfigurationError(
+            f"this backfill is running already, as run {newest.run_id[:8]}",
+            hint="wait for it, or terminate the run in Dagster",
+        )
+    if restart or newest is None or newest.status is dg.DagsterRunStatus.SUCCESS:
         return plan
-    checkpoints = checkpoints_of(instance, previous, plan)
+    checkpoints: dict[tuple[Stage, str], Checkpoint] = {}
+    for run in _chain(instance, newest):
+        checkpoints.update(checkpoints_of(instance, run.run_id, plan))
     done = frozenset(day for day in days if all((stage, day) in checkpoints for stage in wanted))
-    return BackfillPlan(dataset, wanted, days, done, previous)
+    return replace(plan, done=done, resumes=newest.run_id)
 
 
 def run_backfill(
@@ -106,27 +121,31 @@ def run_backfill(
     """Run the plan's remaining days as one run in this process, reporting each layer of each day as it is finished."""
     job = definitions.resolve_job_def(job_name_of(catalog, plan.dataset))
     run_id = str(uuid.uuid4())
-    tags = {BACKFILL_TAG: plan.tag}
+    tags = {BACKFILL_TAG: plan.tag, **process_tags()}
+    if plan.resumes is not None:
+        tags[RESUMES_TAG] = plan.resumes
     op_name = f"{plan.dataset.domain}__{plan.dataset.name}"
     config: dict[str, object] = dict(QUIET)
     if plan.remaining:
         tags |= {RANGE_START_TAG: plan.remaining[0], RANGE_END_TAG: plan.remaining[-1]}
         config["ops"] = {op_name: {"config": {"only": list(plan.remaining)}}}
     ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(instance, run_id, plan, on_checkpoint, ended), daemon=True)
-    watcher.start()
-    try:
-        result = job.execute_in_process(
-            instance=instance,
-            run_id=run_id,
-            run_config=config,
-            tags=tags,
-            asset_selection=[stage_key(stage, plan.dataset) for stage in plan.stages],
-            raise_on_error=False,
-        )
-    finally:
-        ended.set()
-        watcher.join()
+    with ThreadPoolExecutor(1, thread_name_prefix="checkpoints") as pool:
+        watcher = pool.submit(_watch, instance, run_id, plan, on_checkpoint, ended)
+        try:
+            result = job.execute_in_process(
+                instance=instance,
+                run_id=run_id,
+                run_config=config,
+                tags=tags,
+                asset_selection=[stage_key(stage, plan.dataset) for stage in plan.stages],
+                raise_on_error=False,
+            )
+        finally:
+            ended.set()
+    failure = watcher.exception()
+    if failure is not None:  # the run is done whether or not somebody could watch
+        log.warning("the progress of run %s could not be followed: %s", run_id, failure)
     return BackfillResult(run_id, result.success, None if result.success else _reason(result))
 
 
@@ -134,41 +153,63 @@ def checkpoints_of(
     instance: dg.DagsterInstance, run_id: str, plan: BackfillPlan
 ) -> Mapping[tuple[Stage, str], Checkpoint]:
     """The layers of days that a run has finished, from the event log."""
+    return {(found.stage, found.day): found for found, _ in _checkpoints_after(instance, run_id, plan, None)}
+
+
+def _checkpoints_after(
+    instance: dg.DagsterInstance, run_id: str, plan: BackfillPlan, cursor: str | None
+) -> Iterator[tuple[Checkpoint, str]]:
+    """Checkpoints behind `cursor` in the order they were written, each with the cursor to go on from."""
     stages = {stage_key(stage, plan.dataset): stage for stage in stages_of(plan.dataset)}
-    found: dict[tuple[Stage, str], Checkpoint] = {}
-    for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+    page = instance.get_records_for_run(run_id, cursor, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    for record in page.records:
         event = record.asset_materialization
         if event is None or event.asset_key not in stages:
             continue
-        stage, day = stages[event.asset_key], event.partition or ""
         metadata = event.metadata
         rows = metadata.get("dagster/partition_row_count", metadata.get("dagster/row_count"))
         size = metadata.get("bytes")
-        found[stage, day] = Checkpoint(
-            stage, day, int(getattr(rows, "value", 0) or 0), int(getattr(size, "value", 0) or 0)
+        checkpoint = Checkpoint(
+            stages[event.asset_key],
+            event.partition or "",
+            int(getattr(rows, "value", 0) or 0),
+            int(getattr(size, "value", 0) or 0),
         )
-    return found
+        yield checkpoint, page.cursor
 
 
 def _days(dataset: Dataset, first: date | None, last: date | None) -> tuple[str, ...]:
-    if partitions_of(dataset) is None:
+    partitions = partitions_of(dataset)
+    if partitions is None:
+        if first is not None or last is not None:
+            raise ConfigurationError(f"{dataset.key} is a snapshot and has no days", hint="leave --from and --to out")
         return ()
     if first is None or last is None:
         raise ConfigurationError(f"{dataset.key} is daily: name its days", hint="--from YYYY-MM-DD --to YYYY-MM-DD")
     if last < first:
         raise ConfigurationError(f"--to {last} is before --from {first}")
-    start, end = dataset.start, dataset.end
-    if (start is not None and first < start) or (end is not None and last > end):
-        raise ConfigurationError(f"{first}..{last} is not within the days of {dataset.key}: {start}..{end or 'today'}")
+    start, end = partitions.get_first_partition_key(), partitions.get_last_partition_key()
+    if start is None or end is None or first.isoformat() < start or last.isoformat() > end:
+        raise ConfigurationError(
+            f"{first}..{last} is not within the days of {dataset.key}: {start or dataset.start}..{end or 'none yet'}",
+            hint="its days are `start` and `end` in the catalogue; without an end, the last full UTC day",
+        )
     return tuple((first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1))
 
 
-def _unfinished(instance: dg.DagsterInstance, plan: BackfillPlan) -> str | None:
-    """The newest run of this very backfill, if it did not succeed."""
+def _newest_run(instance: dg.DagsterInstance, plan: BackfillPlan) -> dg.DagsterRun | None:
+    """The newest run of this very backfill."""
     runs = instance.get_runs(filters=dg.RunsFilter(tags={BACKFILL_TAG: plan.tag}), limit=1)
-    if not runs or runs[0].status is dg.DagsterRunStatus.SUCCESS:
-        return None
-    return runs[0].run_id
+    return runs[0] if runs else None
+
+
+def _chain(instance: dg.DagsterInstance, newest: dg.DagsterRun) -> Iterator[dg.DagsterRun]:
+    """The run, the one it resumed, the one that one resumed, ... back to a run that began from nothing."""
+    run: dg.DagsterRun | None = newest
+    while run is not None:
+        yield run
+        earlier = run.tags.get(RESUMES_TAG)
+        run = None if earlier is None else instance.get_run_by_id(earlier)
 
 
 def _watch(
@@ -179,14 +220,13 @@ def _watch(
     ended: threading.Event,
 ) -> None:
     """Tell of checkpoints as the event log gets them, so that what is shown is what Dagster knows."""
-    told: set[tuple[Stage, str]] = set()
+    cursor: str | None = None
     last_round = False
     while not last_round:
         last_round = ended.wait(POLL_S)
-        for key, checkpoint in checkpoints_of(instance, run_id, plan).items():
-            if key not in told:
-                told.add(key)
-                on_checkpoint(checkpoint)
+        for checkpoint, behind in _checkpoints_after(instance, run_id, plan, cursor):
+            cursor = behind
+            on_checkpoint(checkpoint)
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str:

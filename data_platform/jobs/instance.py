@@ -10,6 +10,10 @@ import dagster as dg
 from data_platform.errors import ConfigurationError
 from data_platform.settings import Settings, variable_of
 
+STATEMENT_TIMEOUT_MS = 60_000
+POOL_RECYCLE_S = 600
+POOL_OVERFLOW = 20
+
 
 @contextmanager
 def open_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
@@ -30,4 +34,7 @@ def open_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
     os.environ["DAGSTER_HOME"] = str(Path(home).resolve())
     os.environ["DAGSTER_POSTGRES_URL"] = url.get_secret_value()
     with dg.DagsterInstance.get() as instance:
+        # Dagster opens a connection per statement outside its webserver: five an event, a third of a small backfill.
+        for storage in (instance.event_log_storage, instance.run_storage):
+            storage.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_S, POOL_OVERFLOW)
         yield instance

@@ -5,16 +5,26 @@ An attempt is in the ledger before the statement is sent and ends there as DONE 
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
 from data_platform.catalog.models import Dataset
 from data_platform.clients import redshift
+from data_platform.clients.classify import classify
 from data_platform.clients.retry import retrying
 from data_platform.errors import Fault, PlatformError
 from data_platform.settings import Settings
-from data_platform.unload.execution import RESULTS_PREFIX, UnloadResult, UnloadTarget, prove_target, run_attempt
+from data_platform.unload.execution import (
+    RESULTS_PREFIX,
+    UnloadResult,
+    UnloadTarget,
+    give_up,
+    prove_target,
+    remove_attempt,
+    run_attempt,
+)
 from data_platform.unload.manifest import MANIFEST_NAME, UnloadedFile
 from data_platform.unload.statement import UnloadOptions
 
@@ -98,13 +108,13 @@ def unload_partition(
 ) -> PartitionUnload:
     """Unload one partition as Parquet and prove it; at most 3 attempts, only after faults that may pass.
 
-    Raises NotReadyError, ProofError, SupersededError when a newer attempt took over, or the driver's error.
+    Raises NotReadyError, ProofError, SupersededError when a newer attempt took over, or the client's error.
     """
     check_ready(settings, dataset, ds)
     sql = partition_select(dataset, ds)
     return retrying(
         lambda: _attempt(settings, s3, ledger, dataset, ds, sql, run_id),
-        redshift.classify,
+        classify,
         attempts=ATTEMPTS,
         on_retry=on_retry,
     )
@@ -119,29 +129,38 @@ def _attempt(
     def target(attempt: int) -> UnloadTarget:
         return UnloadTarget(settings.unload_bucket, request_id(dataset, ds), str(attempt))
 
+    with ledger.connect() as connection:
+        left = dataset_unloads.latest(connection, dataset.key, ds.isoformat(), status="RUNNING")
     with ledger.begin() as connection:
         attempt = dataset_unloads.begin(
             connection, dataset.key, ds.isoformat(), lambda number: target(number).prefix, run_id=run_id
         )
+    if left is not None:
+        # Its run was killed, or will find itself superseded: it can never be the result.
+        remove_attempt(s3, target(left.attempt))
     mine = target(attempt.attempt)
     try:
         result = run_attempt(settings, s3, sql=sql, target=mine, options=UnloadOptions())
     except Exception as error:
         code, message = redshift.describe(error)
-        with ledger.begin() as connection:
+        with suppress(dataset_unloads.SupersededError), ledger.begin() as connection:
             dataset_unloads.fail(connection, attempt, code=code or type(error).__name__, message=message)
         raise
-    with ledger.begin() as connection:
-        dataset_unloads.finish(
-            connection,
-            attempt,
-            rows=result.rows,
-            files=len(result.files),
-            bytes=result.bytes,
-            manifest_url=f"{mine.url}{MANIFEST_NAME}" if result.files else None,
-            query_id=None if result.query_id is None else str(result.query_id),
-        )
-        outbox.add(connection, done_event(settings, request_id(dataset, ds), attempt.attempt, result))
+    try:
+        with ledger.begin() as connection:
+            dataset_unloads.finish(
+                connection,
+                attempt,
+                rows=result.rows,
+                files=len(result.files),
+                bytes=result.bytes,
+                manifest_url=f"{mine.url}{MANIFEST_NAME}" if result.files else None,
+                query_id=None if result.query_id is None else str(result.query_id),
+            )
+            outbox.add(connection, done_event(settings, request_id(dataset, ds), attempt.attempt, result))
+    except dataset_unloads.SupersededError as error:
+        give_up(s3, mine, error)
+        raise
     return PartitionUnload(dataset.key, ds, attempt.attempt, result, sql)
 
 

@@ -1,7 +1,8 @@
 """One attempt of an UNLOAD: a session of its own, the statement, the count, the proof; nothing left behind on failure.
 
-An attempt writes under a prefix of its own, so whatever lies there is its own to delete. Which attempt won is the
-ledger's to say; retrying is the caller's decision.
+An attempt writes under a prefix of its own, so whatever lies there is its own to delete, and a session that was lost in
+the middle can be given up: it is cancelled and its files are removed. Which attempt won is the ledger's to say;
+retrying is the caller's decision.
 """
 
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data_platform.clients import redshift
-from data_platform.errors import Fault, PlatformError
+from data_platform.errors import Fault, PlatformError, TransientError
 from data_platform.settings import Settings
 from data_platform.unload.manifest import MANIFEST_NAME, UnloadedFile, parse_manifest, prove
 from data_platform.unload.statement import UnloadOptions, build_unload
@@ -53,32 +54,50 @@ class UnloadResult:
     query_id: int | None
 
 
+class AttemptLostError(TransientError):
+    """The session was lost while it unloaded; the attempt was given up and leaves nothing behind."""
+
+
 def run_attempt(
     settings: Settings, s3: "S3Client", *, sql: str, target: UnloadTarget, options: UnloadOptions
 ) -> UnloadResult:
     """Run UNLOAD in a session of its own and prove what it wrote.
 
-    Raises the driver's error as it is (redshift.classify tells what it means) or ProofError; in both cases the
-    objects of this attempt are removed first.
+    Raises the driver's or botocore's error as it is (clients.classify tells what it means), AttemptLostError or
+    ProofError; in all cases the objects of this attempt are removed first.
     """
     statement = build_unload(sql, target.url, options, iam_role=settings.redshift_unload_role)
     started = time.monotonic()
     try:
-        with redshift.connect(settings) as connection, connection.cursor() as cursor:
-            cursor.execute(statement)
-            cursor.execute("SELECT pg_last_unload_count(), pg_last_query_id()")
-            row: Sequence[int | None] = cursor.fetchone() or (None, None)
-        if row[0] is None:
-            raise PlatformError("the warehouse did not say how many rows it unloaded", fault=Fault.UNKNOWN)
-        count, query_id = int(row[0]), row[1]
+        count, query_id = _execute(settings, statement)
         seconds = time.monotonic() - started
         files = prove_target(s3, target, count=count, header=options.header)
-    except Exception:
+    except Exception as error:
         # Whatever went wrong, the prefix is this attempt's alone: a failed attempt leaves no orphan files.
-        with suppress(PlatformError):
-            remove_attempt(s3, target)
+        give_up(s3, target, error)
         raise
     return UnloadResult(target, files, count, sum(file.bytes for file in files), seconds, query_id)
+
+
+def _execute(settings: Settings, statement: str) -> tuple[int, int | None]:
+    """Send the statement; returns the rows and the warehouse's id of it."""
+    with redshift.connect(settings) as connection:
+        key = redshift.cancel_key(connection, settings)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                cursor.execute("SELECT pg_last_unload_count(), pg_last_query_id()")
+                row: Sequence[int | None] = cursor.fetchone() or (None, None)
+        except Exception as error:
+            if not redshift.is_lost(error):
+                raise
+            # The warehouse may still be writing: it is told to stop before the files are removed.
+            with suppress(OSError):
+                redshift.cancel(key)
+            raise AttemptLostError(f"the session was lost while it unloaded: {redshift.describe(error)[1]}") from error
+    if row[0] is None:
+        raise PlatformError("the warehouse did not say how many rows it unloaded", fault=Fault.UNKNOWN)
+    return int(row[0]), row[1]
 
 
 def prove_target(s3: "S3Client", target: UnloadTarget, *, count: int, header: bool = False) -> tuple[UnloadedFile, ...]:
@@ -95,6 +114,16 @@ def list_prefix(s3: "S3Client", bucket: str, prefix: str) -> Mapping[str, int]:
     """All keys under `prefix` with their sizes in bytes."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     return {item.get("Key", ""): item.get("Size", 0) for page in pages for item in page.get("Contents", [])}
+
+
+def give_up(s3: "S3Client", target: UnloadTarget, error: Exception) -> None:
+    """Remove what a failed attempt wrote; what S3 refuses is noted on `error` and left to the bucket's lifecycle."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        remove_attempt(s3, target)
+    except (PlatformError, BotoCoreError, ClientError) as left:
+        error.add_note(f"files under {target.url} could not be removed: {left}")
 
 
 def remove_attempt(s3: "S3Client", target: UnloadTarget) -> int:

@@ -1,0 +1,25 @@
+"""One question for work that speaks to several engines: what may be done about this error, whichever client raised it.
+
+Each client's own module knows its errors; here is only who is asked.
+"""
+
+from data_platform.errors import Fault, PlatformError
+
+
+def classify(error: BaseException) -> Fault:
+    """The fault of an error of any client; UNKNOWN for one that comes from none of them, which is a bug of ours."""
+    from data_platform.clients import aws, clickhouse, postgres, redshift
+
+    if isinstance(error, PlatformError):
+        return error.fault
+    match type(error).__module__.partition(".")[0]:
+        case "botocore" | "boto3" | "s3transfer":
+            return aws.classify(error)
+        case "clickhouse_connect" | "urllib3":
+            return clickhouse.classify(error)
+        case "redshift_connector":
+            return redshift.classify(error)
+        case "sqlalchemy" | "psycopg":
+            return postgres.classify(error)
+        case _:
+            return Fault.UNKNOWN
