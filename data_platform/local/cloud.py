@@ -97,7 +97,8 @@ class Cloud:
                 process.terminate()
             deadline = time.monotonic() + STOP_TIMEOUT_S
             for name, process in self._engines.items():
-                process.stop(max(deadline - time.monotonic(), 0.1))
+                if not process.stop(max(deadline - time.monotonic(), 0.1)):
+                    _log.warning("%s did not end within %.0f s and was killed", name, STOP_TIMEOUT_S)
                 if on_progress is not None:
                     on_progress(f"{name} has ended")
             end_orphans(self.state.folder, ask_s=1.0)

@@ -167,13 +167,15 @@ class EngineProcess:
             raise PlatformError(f"{self.name} ended while starting:\n{self.log_tail()}", hint=f"see {self.log}")
         return False
 
-    def stop(self, timeout: float = STOP_TIMEOUT_S) -> None:
-        """SIGTERM, wait, and kill what has not ended by then."""
+    def stop(self, timeout: float = STOP_TIMEOUT_S) -> bool:
+        """SIGTERM, wait, and kill what has not ended by then; whether it ended by itself."""
         self.terminate()
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout)
+        ended = not self.running()
         self.kill()
+        return ended
 
     def terminate(self) -> None:
         """Ask the child to end, without waiting."""
