@@ -12,6 +12,8 @@ import dagster as dg
 from data_platform.assets.keys import Stage
 from data_platform.catalog.models import Dataset, OtelLogsSource
 from data_platform.clients import aws, postgres
+from data_platform.clients.classify import classify
+from data_platform.clients.retry import retrying
 from data_platform.curation.manifest import PartitionManifest, StoredManifest, manifest_key
 from data_platform.curation.partition import SourceFile
 from data_platform.curation.unloads import curate_unload
@@ -19,13 +21,14 @@ from data_platform.errors import PlatformError
 from data_platform.loading.agent import open_warehouse
 from data_platform.loading.rebuild import Warehouse, rebuild_partition
 from data_platform.settings import Settings
-from data_platform.unload.datasets import proven_unload, unload_partition
+from data_platform.unload.datasets import PartitionUnload, proven_unload, unload_partition
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from sqlalchemy import Engine
 
 Metadata = dict[str, Any]
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class StageRunner:
     settings: Settings
     run_id: str
     log: Callable[[str], None] = field(default=print)
+    _proven: dict[tuple[str, date], PartitionUnload] = field(
+        default_factory=dict[tuple[str, date], PartitionUnload], init=False
+    )
 
     @cached_property
     def s3(self) -> "S3Client":
@@ -64,9 +70,16 @@ class StageRunner:
     def run(self, stage: Stage, dataset: Dataset, ds: date) -> StageResult:
         """Do one layer of one partition. Raises PlatformError or the client's error; all is then as before."""
         started = time.monotonic()
-        result = {Stage.UNLOAD: self._unload, Stage.CURATED: self._curate, Stage.CLICKHOUSE: self._load}[stage](
-            dataset, ds
-        )
+        work = {Stage.UNLOAD: self._unload, Stage.CURATED: self._curate, Stage.CLICKHOUSE: self._load}[stage]
+        if stage is Stage.UNLOAD:  # counts its own attempts: each has a prefix and an entry in the ledger
+            result = work(dataset, ds)
+        else:
+            result = retrying(
+                lambda: work(dataset, ds),
+                classify,
+                attempts=ATTEMPTS,
+                on_retry=lambda error, attempt: self._tell(f"{stage}/{dataset.key} {ds}", error, attempt),
+            )
         common: Metadata = {
             "dagster/partition_row_count": result.rows,
             "bytes": dg.MetadataValue.int(result.bytes),
@@ -74,6 +87,9 @@ class StageRunner:
             "version": result.version,
         }
         return StageResult(result.rows, result.bytes, result.version, {**common, **result.metadata})
+
+    def _tell(self, what: str, error: BaseException, attempt: int) -> None:
+        self.log(f"{what}: attempt {attempt} failed, trying again: {explain(error)}")
 
     def close(self) -> None:
         """Close what was opened."""
@@ -90,9 +106,10 @@ class StageRunner:
             dataset,
             ds,
             run_id=self.run_id,
-            on_retry=lambda error, attempt: self.log(f"{dataset.key} {ds}: attempt {attempt} failed: {error}"),
+            on_retry=lambda error, attempt: self._tell(f"unload/{dataset.key} {ds}", error, attempt),
         )
         result = unload.result
+        self._proven[dataset.key, ds] = unload
         return StageResult(
             result.rows,
             result.bytes,
@@ -123,16 +140,18 @@ class StageRunner:
         return StageResult(manifest.rows, manifest.bytes, _version(manifest), metadata)
 
     def _curate_unload(self, dataset: Dataset, ds: date) -> StoredManifest:
-        proven = proven_unload(self.settings, self.s3, self.ledger, dataset, ds)
-        files = [SourceFile(proven.bucket, file.key, file.rows) for file in proven.files]
+        unload = self._proven.pop((dataset.key, ds), None)  # what this run has just proven needs no second proof
+        if unload is None:
+            unload = proven_unload(self.settings, self.s3, self.ledger, dataset, ds)
+        files = [SourceFile(unload.result.target.bucket, file.key, file.rows) for file in unload.result.files]
         return curate_unload(
             self.settings,
             self.s3,
             dataset,
             ds,
             files=files,
-            prefix=proven.attempt.prefix,
-            attempt=proven.attempt.attempt,
+            prefix=unload.result.target.prefix,
+            attempt=unload.attempt,
         )
 
     def _manifest_metadata(self, dataset: Dataset, manifest: PartitionManifest) -> Metadata:

@@ -5,10 +5,10 @@ of an older or of an uncommitted file can be told from one of a foreign producer
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,6 +16,7 @@ from data_platform.catalog.keys import partition_prefix
 from data_platform.errors import PlatformError, TransientError
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
     from mypy_boto3_s3 import S3Client
 
 MANIFEST_FILE = "_manifest.json"
@@ -113,28 +114,50 @@ def read_manifest(s3: "S3Client", bucket: str, domain: str, table: str, ds: date
     return StoredManifest(manifest, answer["ETag"].strip('"'))
 
 
+class ConflictError(TransientError):
+    """Another writer has committed the partition since it was read; this one's files are not part of it."""
+
+
+class UncertainCommitError(TransientError):
+    """The manifest may have been committed: its files must stay until the next generation replaces them."""
+
+
 def commit_manifest(
     s3: "S3Client", bucket: str, manifest: PartitionManifest, replaces: StoredManifest | None
 ) -> StoredManifest:
-    """Put the manifest only if the partition is still as `replaces` says; of two writers one gets TransientError."""
-    from botocore.exceptions import ClientError
+    """Put the manifest only if the partition is still as `replaces` says; of two writers one gets ConflictError.
+
+    Raises UncertainCommitError when neither the put nor a look at the partition could tell whether it was committed.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
 
     domain, table = manifest.dataset.split("/")
-    key = manifest_key(domain, table, manifest.ds)
+    where: Mapping[str, Any] = {"Bucket": bucket, "Key": manifest_key(domain, table, manifest.ds)}
+    condition: Mapping[str, Any] = {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": f'"{replaces.etag}"'}
     body = manifest.model_dump_json(indent=1).encode()
     try:
-        if replaces is None:
-            answer = s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", IfNoneMatch="*")
-        else:
-            answer = s3.put_object(
-                Bucket=bucket, Key=key, Body=body, ContentType="application/json", IfMatch=f'"{replaces.etag}"'
-            )
-    except ClientError as error:
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in {409, 412}:
-            raise TransientError(
-                f"s3://{bucket}/{key} was replaced by another writer in the meantime", hint="run the partition again"
+        answer = s3.put_object(**where, Body=body, ContentType="application/json", **condition)
+    except (ClientError, BotoCoreError) as error:
+        # The put is repeated when its answer is lost, and the second one then finds the first one's manifest in its
+        # way: what lies there decides, never the answer.
+        try:
+            current = read_manifest(s3, bucket, domain, table, manifest.ds)
+        except (ClientError, BotoCoreError) as unreadable:
+            raise UncertainCommitError(
+                f"s3://{bucket}/{where['Key']} may or may not be committed: {error}", hint="run the partition again"
+            ) from unreadable
+        if current is not None and current.manifest == manifest:
+            return current
+        if isinstance(error, ClientError) and _status(error) in {409, 412}:
+            raise ConflictError(
+                f"s3://{bucket}/{where['Key']} was replaced by another writer in the meantime",
+                hint="run the partition again",
             ) from None
-        raise
+        if isinstance(error, ClientError) and 400 <= _status(error) < 500:
+            raise
+        raise UncertainCommitError(
+            f"s3://{bucket}/{where['Key']} could not be put: {error}", hint="run the partition again"
+        ) from error
     return StoredManifest(manifest, answer["ETag"].strip('"'))
 
 
@@ -152,6 +175,10 @@ def superseded_keys(s3: "S3Client", bucket: str, manifest: PartitionManifest) ->
             generation = generation_of(key.removeprefix(prefix))
             if key not in current and generation is not None and generation <= manifest.generation:
                 yield key
+
+
+def _status(error: "ClientError") -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def now() -> datetime:

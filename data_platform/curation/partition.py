@@ -18,6 +18,7 @@ from data_platform.curation.manifest import (
     PartitionManifest,
     PartitionSource,
     StoredManifest,
+    UncertainCommitError,
     commit_manifest,
     file_name,
     now,
@@ -29,9 +30,11 @@ from data_platform.errors import PlatformError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from mypy_boto3_s3 import S3Client
 
 READ_BATCH_ROWS = 64 * 1024
+READ_BATCH_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,6 @@ def curate_partition(
     attempt = secrets.token_hex(4)
     prefix = partition_prefix(dataset.domain, dataset.name, ds)
     files: list[CuratedFile] = []
-    committed = False
     try:
         with tempfile.TemporaryDirectory(prefix="curate-") as folder:
             conforming = (conform(batch, schema, where=where) for batch in batches)
@@ -95,10 +97,11 @@ def curate_partition(
             files=tuple(files),
         )
         stored = commit_manifest(s3, bucket, manifest, current)
-        committed = True
-    finally:
-        if not committed:
-            delete_keys(s3, bucket, [file.key for file in files])
+    except UncertainCommitError:
+        raise  # the manifest that lists these files may be the partition's
+    except BaseException:
+        delete_keys(s3, bucket, [file.key for file in files])
+        raise
     delete_keys(s3, bucket, list(superseded_keys(s3, bucket, manifest)))
     return stored
 
@@ -107,12 +110,15 @@ def read_batches(s3: "S3Client", files: Iterable[SourceFile]) -> Iterator["pa.Re
     """The rows of Parquet objects, one object on the local disk at a time. Raises PlatformError for a wrong count."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+    from boto3.s3.transfer import TransferConfig
 
+    # Files follow one another, so threads for each of them cost more than they bring.
+    config = TransferConfig(use_threads=False)
     with tempfile.TemporaryDirectory(prefix="read-") as folder:
         path = Path(folder) / "source.parquet"
         for file in files:
             with path.open("wb") as stream:
-                s3.download_fileobj(file.bucket, file.key, stream)
+                s3.download_fileobj(file.bucket, file.key, stream, Config=config)
             where = f"s3://{file.bucket}/{file.key}"
             try:
                 with pq.ParquetFile(path) as parquet:
@@ -121,9 +127,16 @@ def read_batches(s3: "S3Client", files: Iterable[SourceFile]) -> Iterator["pa.Re
                             f"{where} holds {parquet.metadata.num_rows} rows, its manifest says {file.rows}",
                             hint="materialise the unload again",
                         )
-                    yield from parquet.iter_batches(batch_size=READ_BATCH_ROWS)
+                    yield from parquet.iter_batches(batch_size=_batch_rows(parquet.metadata))
             except pa.ArrowInvalid as error:
                 raise PlatformError(f"{where} is no whole Parquet file: {error}") from None
+
+
+def _batch_rows(metadata: "pq.FileMetaData") -> int:
+    """Rows a batch: fewer where rows are wide, since a VARCHAR of Redshift may hold 64 KB."""
+    sizes = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    widest = max((group.total_byte_size // max(group.num_rows, 1) for group in sizes), default=1)
+    return max(256, min(READ_BATCH_ROWS, READ_BATCH_BYTES // max(widest, 1)))
 
 
 def _upload(s3: "S3Client", bucket: str, key: str, local: LocalFile) -> CuratedFile:

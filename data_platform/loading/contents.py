@@ -5,7 +5,11 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from data_platform.catalog.keys import SUFFIX, partition_prefix
-from data_platform.curation.manifest import StoredManifest, generation_of, read_manifest
+from data_platform.catalog.models import Dataset
+from data_platform.catalog.types import curated_schema
+from data_platform.curation.manifest import PartitionManifest, StoredManifest, generation_of, read_manifest
+from data_platform.curation.partition import schema_version
+from data_platform.loading.footer import Footer
 from data_platform.loading.register import ObjectVersion
 
 if TYPE_CHECKING:
@@ -14,10 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contents:
-    """The object versions a partition consists of, and the generation of the manifest (0 without one)."""
+    """The object versions a partition consists of, and the manifest that lists the platform's among them."""
 
     objects: tuple[ObjectVersion, ...]
-    curated_generation: int
+    manifest: PartitionManifest | None
+
+    @property
+    def curated_generation(self) -> int:
+        """The generation of the manifest, 0 without one."""
+        return 0 if self.manifest is None else self.manifest.generation
 
 
 def expected_contents(s3: "S3Client", bucket: str, domain: str, table: str, ds: date) -> Contents:
@@ -42,7 +51,7 @@ def expected_contents(s3: "S3Client", bucket: str, domain: str, table: str, ds: 
                     event_at=head["LastModified"],
                 )
             )
-    return Contents(tuple(objects), 0 if stored is None else stored.manifest.generation)
+    return Contents(tuple(objects), None if stored is None else stored.manifest)
 
 
 def manifest_objects(bucket: str, stored: StoredManifest | None) -> tuple[ObjectVersion, ...]:
@@ -55,3 +64,16 @@ def manifest_objects(bucket: str, stored: StoredManifest | None) -> tuple[Object
         )
         for file in stored.manifest.files
     )
+
+
+def manifest_footers(dataset: Dataset, manifest: PartitionManifest | None) -> dict[str, Footer]:
+    """The footers of a manifest's files, by key, without reading them; none where they follow other columns than today.
+
+    The manifest was committed by the writer of the files, and the insert reads only what has the ETag it lists.
+    """
+    if manifest is None:
+        return {}
+    schema = curated_schema(dataset)
+    if manifest.schema_version != schema_version(schema):
+        return {}
+    return {file.key: Footer(schema, file.rows, file.bytes, file.uncompressed_bytes) for file in manifest.files}

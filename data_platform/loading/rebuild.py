@@ -10,10 +10,10 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from data_platform.catalog.models import Dataset
-from data_platform.clients.clickhouse import s3_source
+from data_platform.clients.clickhouse import inner_code, s3_source
 from data_platform.errors import PlatformError, TransientError
-from data_platform.loading.contents import Contents, expected_contents
-from data_platform.loading.footer import Footer, check_contract, read_footer
+from data_platform.loading.contents import Contents, expected_contents, manifest_footers
+from data_platform.loading.footer import Footer, ObjectChangedError, check_contract, read_footer
 from data_platform.loading.lock import Lease, PartitionLocks
 from data_platform.loading.register import (
     ObjectRecord,
@@ -79,7 +79,11 @@ def rebuild_locked(warehouse: Warehouse, dataset: Dataset, partition: TableParti
     before = warehouse.register.partition(partition)
     generation = before.generation + 1
     target = Target(warehouse.client, dataset)
-    footers = {version.identity: _checked_footer(warehouse, dataset, version) for version in contents.objects}
+    known = manifest_footers(dataset, contents.manifest)
+    footers = {
+        version.identity: known.get(version.key) or _checked_footer(warehouse, dataset, version)
+        for version in contents.objects
+    }
     rows = sum(footer.rows for footer in footers.values())
     with target.staging(ds) as staged:
         for version in contents.objects:
@@ -111,6 +115,8 @@ def _checked_footer(warehouse: Warehouse, dataset: Dataset, version: ObjectVersi
             f"s3://{version.bucket}/{version.key} is gone since the partition was listed",
             hint="the partition is being written; rebuild it again",
         ) from None
+    except ObjectChangedError as error:
+        raise TransientError(error.message, hint="the partition is being written; rebuild it again") from None
     check_contract(dataset, footer.schema, where=f"s3://{version.bucket}/{version.key}")
     return footer
 
@@ -124,6 +130,8 @@ def _stage(
     generation: int,
     staged: str,
 ) -> None:
+    from clickhouse_connect.driver.exceptions import Error
+
     settings = warehouse.settings
     statement = insert_object(
         dataset,
@@ -136,7 +144,14 @@ def _stage(
         max_seconds=settings.clickhouse_timeout_s,
         target=staged,
     )
-    warehouse.client.command(statement.sql, settings=statement.settings)
+    try:
+        warehouse.client.command(statement.sql, settings=statement.settings)
+    except Error as error:
+        if inner_code(error).source_gone:
+            raise TransientError(
+                f"s3://{version.bucket}/{version.key} went while it was read", hint="rebuild the partition again"
+            ) from error
+        raise
 
 
 def _check_staged(staged: dict[str, int], footers: dict[str, Footer], partition: TablePartition) -> None:

@@ -17,7 +17,6 @@ from data_platform.clients.retry import retrying
 from data_platform.errors import Fault, PlatformError
 from data_platform.settings import Settings
 from data_platform.unload.execution import (
-    RESULTS_PREFIX,
     UnloadResult,
     UnloadTarget,
     give_up,
@@ -25,14 +24,12 @@ from data_platform.unload.execution import (
     remove_attempt,
     run_attempt,
 )
-from data_platform.unload.manifest import MANIFEST_NAME, UnloadedFile
+from data_platform.unload.manifest import MANIFEST_NAME
 from data_platform.unload.statement import UnloadOptions
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from sqlalchemy import Engine
-
-    from data_platform.ledger.dataset_unloads import DatasetUnload
 
 ATTEMPTS = 3
 
@@ -164,17 +161,7 @@ def _attempt(
     return PartitionUnload(dataset.key, ds, attempt.attempt, result, sql)
 
 
-@dataclass(frozen=True)
-class ProvenUnload:
-    """The newest finished attempt of a partition, proven against S3 again; what curation reads."""
-
-    attempt: "DatasetUnload"
-    bucket: str
-    files: tuple[UnloadedFile, ...]
-    seconds: float
-
-
-def proven_unload(settings: Settings, s3: "S3Client", ledger: "Engine", dataset: Dataset, ds: date) -> ProvenUnload:
+def proven_unload(settings: Settings, s3: "S3Client", ledger: "Engine", dataset: Dataset, ds: date) -> PartitionUnload:
     """What the ledger calls the partition's result, if S3 agrees: a record is a claim, the store is the truth.
 
     Raises PlatformError when there is no finished attempt, ProofError when its files are not whole any more.
@@ -188,7 +175,9 @@ def proven_unload(settings: Settings, s3: "S3Client", ledger: "Engine", dataset:
         raise PlatformError(
             f"{dataset.key} of {ds} was never unloaded", hint=f"materialise unload/{dataset.key} for that day first"
         )
-    number = attempt.prefix.removeprefix(f"{RESULTS_PREFIX}/{request_id(dataset, ds)}/").rstrip("/")
-    target = UnloadTarget(settings.unload_bucket, request_id(dataset, ds), number)
+    target = UnloadTarget(settings.unload_bucket, request_id(dataset, ds), str(attempt.attempt))
     files = prove_target(s3, target, count=attempt.rows)
-    return ProvenUnload(attempt, settings.unload_bucket, files, time.monotonic() - started)
+    query_id = None if attempt.query_id is None else int(attempt.query_id)
+    size = sum(file.bytes for file in files)
+    result = UnloadResult(target, files, attempt.rows, size, time.monotonic() - started, query_id)
+    return PartitionUnload(dataset.key, ds, attempt.attempt, result, partition_select(dataset, ds))
