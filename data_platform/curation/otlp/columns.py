@@ -144,18 +144,16 @@ def _times(values: Sequence[Any]) -> "pa.Array":
 
     pc = _compute()
     try:
-        if set(map(type, values)) <= {str}:
+        if values and isinstance(values[0], str):
             column = pa.array(values, pa.string())
             # Arrow would read "0x1F" too; an empty text fails in the cast.
             if not _made_of(column, _DIGITS):
                 raise NotStrictError
             column = column.cast(pa.uint64())
-        elif set(map(type, values)) <= {int}:
-            column = pa.array(values, pa.uint64())
         else:
-            raise NotStrictError
+            column = pa.array(values, pa.uint64())
         column = column.cast(pa.int64())
-    except (pa.ArrowInvalid, OverflowError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         raise NotStrictError from None
     zero = pc.equal(column, 0)
     return pc.if_else(zero, pa.scalar(None, pa.int64()), column) if pc.any(zero).as_py() else column
@@ -169,9 +167,11 @@ def _traces(traces: Sequence[str | None]) -> "pa.Array":
     column = _not_empty(_texts(traces))
     if column.null_count == len(column):
         return column
-    if not (pc.all(pc.equal(pc.binary_length(column), TRACE_ID_DIGITS)).as_py() and _made_of(column, _HEX_DIGITS)):
+    if not pc.all(pc.equal(pc.binary_length(column), TRACE_ID_DIGITS)).as_py():
         raise NotStrictError
     if not _made_of(column, _LOWER_HEX_DIGITS):
+        if not _made_of(column, _HEX_DIGITS):
+            raise NotStrictError
         column = pc.utf8_lower(column)
     return pc.if_else(pc.equal(column, "0" * TRACE_ID_DIGITS), pa.scalar(None, pa.string()), column)
 

@@ -4,7 +4,6 @@ What belongs here: the shape of the JSON. What does not: lines and streams (json
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -16,6 +15,7 @@ from data_platform.curation.otlp.model import RAW_LIMIT, Reason, RecordError
 from data_platform.curation.otlp.values import INT64_MAX, text_of
 
 UINT64_DIGITS = 20
+Tell = Callable[[Reason, str, object], None]  # reason, detail, what it is about
 _KEY, _VALUE = itemgetter("key"), itemgetter("value")
 
 
@@ -27,9 +27,8 @@ def extract(records: list[Any], columns: Columns) -> None:
             raise NotStrictError
         flat: list[Any] = list(chain.from_iterable(attributes))
         keys: list[Any] = list(map(_KEY, flat))
-        values: list[Any] = list(map(_VALUE, flat))
-        texts: list[Any] = [value.get("stringValue") for value in values]
-        _fill(texts, values)
+        # Most values are text; what is not, and the empty text, takes the longer way.
+        texts: list[Any] = [value.get("stringValue") or _other(value) for value in map(_VALUE, flat)]
         times: list[Any] = [record.get("timeUnixNano") for record in records]
         if "0" in times or not set(map(type, times)) <= {str}:
             times = [_time_or_observed(record) for record in records]
@@ -45,18 +44,15 @@ def extract(records: list[Any], columns: Columns) -> None:
     columns.texts += texts
 
 
-def _fill(texts: list[Any], values: list[Any]) -> None:
-    """Put the text of the values that are not text where None stands."""
-    index = -1
-    with suppress(ValueError):
-        while True:
-            index = texts.index(None, index + 1)
-            value = values[index]
-            number = value.get("intValue")
-            # A short cut for the integers a Collector writes, which are most of what is not text: 18 digits always
-            # fit, and what does not begin with 0 is canonical.
-            short = type(number) is str and len(number) < 19 and number.isascii() and number.isdecimal()
-            texts[index] = number if short and number[0] != "0" else text_of(value)
+def _other(value: dict[str, Any]) -> str:
+    """`text_of` with a short cut for the integers a Collector writes: most of what is not text.
+
+    18 digits always fit, and what does not begin with 0 is canonical.
+    """
+    number = value.get("intValue")
+    if isinstance(number, str) and len(number) < 19 and number.isascii() and number.isdecimal() and number[0] != "0":
+        return text_of(value) if "stringValue" in value else number
+    return text_of(value)
 
 
 def _time_or_observed(record: dict[str, Any]) -> str:
@@ -97,7 +93,18 @@ def attributes_of(owner: Mapping[str, Any], what: str) -> Iterable[tuple[str, An
 
 def service_name(resource_logs: Mapping[str, Any]) -> str | None:
     """Resource attribute service.name; None where there is none or it is not text. Raises RecordError."""
-    resource = resource_logs.get("resource")
+    try:
+        for attribute in resource_logs["resource"]["attributes"]:
+            if attribute["key"] == "service.name":
+                found = attribute["value"]["stringValue"]
+                return found if isinstance(found, str) else None
+    except (KeyError, TypeError):
+        return _looked_for_service_name(resource_logs.get("resource"))
+    return None
+
+
+def _looked_for_service_name(resource: Any) -> str | None:
+    """The same, said why where the resource is not as it should be."""
     if resource is None:
         return None
     if not isinstance(resource, dict):
@@ -151,7 +158,7 @@ def _trace_id(record: Mapping[str, Any]) -> str | None:
     return value
 
 
-def scopes(document: Any, report: Callable[[Reason, str, object], None]) -> Iterator[tuple[str | None, list[Any]]]:
+def scopes(document: dict[str, Any], report: Tell) -> Iterator[tuple[str | None, list[Any]]]:
     """Service and log records of each scope of a document, in order; what is no part of OTLP goes to `report`."""
     for resource in _objects(document, "resourceLogs", report):
         try:
@@ -165,17 +172,17 @@ def scopes(document: Any, report: Callable[[Reason, str, object], None]) -> Iter
                 yield service, records
 
 
-def _objects(
-    owner: dict[str, Any], name: str, report: Callable[[Reason, str, object], None]
-) -> Iterator[dict[str, Any]]:
-    for item in _list(owner, name, report):
-        if isinstance(item, dict):
-            yield item
-        else:
+def _objects(owner: dict[str, Any], name: str, report: Tell) -> list[dict[str, Any]]:
+    found = _list(owner, name, report)
+    if all([isinstance(item, dict) for item in found]):  # noqa: C419 - a list is quicker for the one or two there are
+        return found
+    for item in found:
+        if not isinstance(item, dict):
             report(Reason.WRONG_TYPE, f"{name} holds {type(item).__name__}, not an object", item)
+    return [item for item in found if isinstance(item, dict)]
 
 
-def _list(owner: dict[str, Any], name: str, report: Callable[[Reason, str, object], None]) -> list[Any]:
+def _list(owner: dict[str, Any], name: str, report: Tell) -> list[Any]:
     found = owner.get(name)
     if isinstance(found, list):
         return found
