@@ -24,7 +24,7 @@ from data_platform.jobs.backfill import Checkpoint, plan_backfill, require_succe
 from data_platform.jobs.instance import open_instance
 from data_platform.jobs.summaries import run_summaries
 from data_platform.loading.agent import Agent
-from data_platform.local.cloud import Cloud
+from data_platform.local.cloud import Cloud, users_environment
 from data_platform.local.sample.load import load_sample
 from data_platform.settings import Settings
 from data_platform.unload.events import relay_all
@@ -92,21 +92,33 @@ class DemoReport:
 
 
 @contextmanager
+def own_environment() -> Generator[None]:
+    """This process's environment without anything that leads to other engines than the embedded ones, for a while."""
+    kept = dict(os.environ)
+    clean = users_environment()
+    try:
+        os.environ.clear()
+        os.environ.update(clean)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+@contextmanager
 def demo_cloud(home: Path | None, tell: Tell) -> Generator[Cloud]:
-    """An embedded cloud in `home` (a temporary folder without one), which this process's environment then names."""
-    with tempfile.TemporaryDirectory(prefix="data-platform-demo-") as temporary:
-        kept = dict(os.environ)
-        try:
-            with Cloud(home or Path(temporary)) as cloud:
-                cloud.up(on_progress=tell)
-                # Jobs read their settings from the environment: nothing of the user's engines may be left in it.
-                environment = cloud.process_env
-                os.environ.clear()
-                os.environ.update(environment)
-                yield cloud
-        finally:
-            os.environ.clear()
-            os.environ.update(kept)
+    """An embedded cloud in `home` (a temporary folder without one), which this process's environment then names.
+
+    Jobs read their settings from the environment: nothing of the user's engines may be left in it.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="data-platform-demo-") as temporary,
+        own_environment(),
+        Cloud(home or Path(temporary)) as cloud,
+    ):
+        cloud.up(on_progress=tell)
+        os.environ.update(cloud.env)
+        yield cloud
 
 
 def run_demo(settings: Settings, tell: Tell, advance: Callable[[str, int, int], None]) -> DemoReport:
