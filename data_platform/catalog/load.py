@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TypeVar, cast
 
 from data_platform.catalog import rules
-from data_platform.catalog.models import Dataset, Domain, Service, Topic
+from data_platform.catalog.models import Dataset, Domain, Service, Topic, UserStatistics
 from data_platform.catalog.problems import CatalogError, Problem, path_text
 from data_platform.catalog.validate import nearest, validate
 from data_platform.catalog.yaml_file import read_yaml
@@ -19,6 +19,7 @@ from data_platform.errors import ConfigurationError
 
 Named = TypeVar("Named", Dataset, Domain, Service, Topic)
 YAML_SUFFIXES = {".yaml", ".yml"}
+STATISTICS_FILE = "statistics.yaml"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Catalog:
     domains: Mapping[str, Domain]
     services: Mapping[str, Service]
     topics: Mapping[str, Topic]
+    statistics: UserStatistics = field(default_factory=UserStatistics)
 
     def dataset(self, key: str) -> Dataset:
         """The dataset called `<domain>/<name>`. Raises ConfigurationError with the nearest key there is."""
@@ -74,6 +76,7 @@ def load_catalog(folder: Path | str, *, parse_sql: bool = False) -> Catalog:
     domains = _by_name(_read_list(found, "domains.yaml", Domain))
     services = _read_list(found, "services.yaml", Service)
     topics = _by_name(_read_list(found, "topics.yaml", Topic))
+    statistics = _read_statistics(found)
     datasets = _read_datasets(found, domains, parse_sql=parse_sql)
     found.add("services.yaml", rules.service_problems(services))
     found.problems += rules.catalog_problems(datasets, list(services.values()))
@@ -85,7 +88,21 @@ def load_catalog(folder: Path | str, *, parse_sql: bool = False) -> Catalog:
         domains=_frozen(domains),
         services=_frozen(_by_name(services)),
         topics=_frozen(topics),
+        statistics=statistics,
     )
+
+
+def _read_statistics(found: _Found) -> UserStatistics:
+    """The one mapping of statistics.yaml; the defaults where there is no such file."""
+    path = found.folder / STATISTICS_FILE
+    if not path.exists():
+        return UserStatistics()
+    file, data = found.read(path)
+    if data is None:
+        return UserStatistics()
+    draft, mistakes = validate(UserStatistics, data)
+    found.add(file, mistakes)
+    return UserStatistics() if draft is None else draft.model
 
 
 def _read_list(found: _Found, name: str, model: type[Named]) -> dict[int, Named]:
@@ -149,7 +166,7 @@ def _read_datasets(found: _Found, domains: Mapping[str, Domain], *, parse_sql: b
 
 def _stray_files(folder: Path) -> Iterator[Problem]:
     """YAML that nobody reads is a mistake: its author believes that it counts."""
-    known = {"domains.yaml", "services.yaml", "topics.yaml"}
+    known = {"domains.yaml", "services.yaml", "topics.yaml", STATISTICS_FILE}
     for path in sorted(folder.glob("*")):
         if path.suffix in YAML_SUFFIXES and path.name not in known:
             yield Problem(path.name, "", f"is read by nobody{nearest(path.name, sorted(known))}")

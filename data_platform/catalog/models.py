@@ -258,6 +258,30 @@ class Service(Model):
         return self.name.replace("-", "_")
 
 
+def _text_encoding(name: str) -> str:
+    try:
+        b"".decode(name)
+    except LookupError:
+        raise ValueError(f"'{name}' is no text encoding") from None
+    return name
+
+
+class UserStatistics(Model):
+    """The CSV batch into PostgreSQL: what is refused, in which portions it is applied."""
+
+    max_rejected_percent: Annotated[
+        float, Field(ge=0, le=100, description="Bad lines in percent beyond which nothing of a file is applied.")
+    ] = 10
+    refuse_inactive_users: Annotated[bool, Field(description="Reject rows of users that are not active.")] = False
+    encoding: Annotated[str, AfterValidator(_text_encoding), Field(description="Encoding of the files.")] = "utf-8"
+    chunk_rows: Annotated[int, Field(ge=1, le=1_000_000, description="Rows of one transaction.")] = 50_000
+    parallel_chunks: Annotated[int, Field(ge=1, le=5, description="Transactions at once.")] = 5
+    max_bytes: Annotated[int, Field(ge=1, description="Largest text of a file, unpacked, in bytes.")] = 4 * 1024**3
+    max_audit_errors: Annotated[
+        int, Field(ge=0, description="Rejected rows of a file that are written to audit_logs.")
+    ] = 1_000_000
+
+
 class Topic(Model):
     """A Kafka topic the platform makes."""
 

@@ -73,7 +73,11 @@ processing_metadata = sa.Table(
     sa.Column("chunks", sa.Integer),
     sa.Column("inconsistencies", sa.BigInteger, comment="Rows in which table and file differ after the run."),
     sa.Column("reject_url", sa.Text, comment="s3:// of the reject files, without their suffix."),
-    sa.Column("reason", sa.Text, comment="Why it was refused or failed."),
+    sa.Column(
+        "staging", sa.Text, comment="Table of the rows to apply, once the file has been read; dropped at the end."
+    ),
+    sa.Column("refusal", sa.Text, comment="Why nothing of the file is applied; null where its good rows are."),
+    sa.Column("failure", sa.Text, comment="Why the last attempt stopped."),
     instant("started_at", now=True),
     instant("staged_at"),
     instant("finished_at"),
@@ -87,7 +91,10 @@ processing_metadata = sa.Table(
         " OR records = inserted + updated + unchanged + rejected + withheld",
         name="conservation",
     ),
-    sa.CheckConstraint("status <> 'DONE' OR (records IS NOT NULL AND withheld = 0)", name="outcome"),
+    sa.CheckConstraint(
+        "status <> 'DONE' OR (records IS NOT NULL AND withheld = 0 AND refusal IS NULL)", name="outcome"
+    ),
+    sa.CheckConstraint("status <> 'REFUSED' OR refusal IS NOT NULL", name="refusal"),
     sa.Index("ix_processing_metadata_key", "bucket", "key", "started_at"),
 )
 

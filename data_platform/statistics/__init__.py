@@ -1,1 +1,4 @@
-"""CSV batches into PostgreSQL: validation and upsert. No Dagster in here."""
+"""The CSV batch: a file of user statistics on S3, validated as text, applied to PostgreSQL in chunks, every row told.
+
+`apply_file` is the whole of it; the other modules are its steps.
+"""

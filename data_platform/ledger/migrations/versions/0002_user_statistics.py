@@ -47,7 +47,19 @@ def upgrade() -> None:
             comment="Rows in which table and file differ after the run.",
         ),
         sa.Column("reject_url", sa.Text(), nullable=True, comment="s3:// of the reject files, without their suffix."),
-        sa.Column("reason", sa.Text(), nullable=True, comment="Why it was refused or failed."),
+        sa.Column(
+            "staging",
+            sa.Text(),
+            nullable=True,
+            comment="Table of the rows to apply, once the file has been read; dropped at the end.",
+        ),
+        sa.Column(
+            "refusal",
+            sa.Text(),
+            nullable=True,
+            comment="Why nothing of the file is applied; null where its good rows are.",
+        ),
+        sa.Column("failure", sa.Text(), nullable=True, comment="Why the last attempt stopped."),
         sa.Column(
             "started_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
@@ -58,8 +70,10 @@ def upgrade() -> None:
             "(status = 'RUNNING') = (finished_at IS NULL)", name=op.f("ck_processing_metadata_finished")
         ),
         sa.CheckConstraint(
-            "status <> 'DONE' OR (records IS NOT NULL AND withheld = 0)", name=op.f("ck_processing_metadata_outcome")
+            "status <> 'DONE' OR (records IS NOT NULL AND withheld = 0 AND refusal IS NULL)",
+            name=op.f("ck_processing_metadata_outcome"),
         ),
+        sa.CheckConstraint("status <> 'REFUSED' OR refusal IS NOT NULL", name=op.f("ck_processing_metadata_refusal")),
         sa.CheckConstraint(
             "status IN ('RUNNING', 'DONE', 'REFUSED', 'FAILED', 'ABANDONED')",
             name=op.f("ck_processing_metadata_status"),

@@ -1,0 +1,211 @@
+"""The chunks of a run, applied at most five at a time, each in one transaction with its ledger rows.
+
+A chunk is a range of user ids, so that it walks the table's index in order. Its transaction proves first that the lock
+is still ours and that the chunk is not done yet: a woken holder writes nothing, and nothing is applied twice.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data_platform.clients import postgres
+from data_platform.clients.retry import retrying
+from data_platform.statistics.errors import Level
+from data_platform.statistics.runs import Run
+from data_platform.statistics.staging import statement
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from data_platform.ledger.locks import Lock
+
+FOREIGN_KEY_VIOLATION = "23503"
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A range of user ids, both ends included."""
+
+    number: int
+    first: str
+    last: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkEvent:
+    """`state`: `written` inside the transaction, `committed` after it."""
+
+    chunk: Chunk
+    state: str
+
+
+class ChunkError(Exception):
+    """A chunk that could not be applied; the cause says why."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        super().__init__(f"chunk {chunk.number}")
+        self.chunk = chunk
+
+
+def open_chunks(connection: "Connection", run: Run) -> list[Chunk]:
+    """The chunks that are not applied yet, in order."""
+    import sqlalchemy as sa
+
+    from data_platform.ledger.user_statistics import batch_jobs as jobs
+
+    query = (
+        sa.select(jobs.c.chunk, jobs.c.first_user_id, jobs.c.last_user_id, jobs.c.rows)
+        .where(jobs.c.run_id == run.run_id, jobs.c.status != "DONE")
+        .order_by(jobs.c.chunk)
+    )
+    return [Chunk(*row) for row in connection.execute(query)]
+
+
+def apply_chunks(
+    engine: "Engine",
+    run: Run,
+    todo: list[Chunk],
+    *,
+    lock: "Lock",
+    lease_s: float,
+    parallel: int,
+    check: Callable[[], None],
+    on_event: Callable[[ChunkEvent], None],
+) -> None:
+    """Apply `todo`; after the first failure nothing new is begun. `check` raises when the run has to stop.
+
+    Raises ChunkError around the cause, once no chunk is being written any more.
+    """
+    stop = threading.Event()
+
+    def work(chunk: Chunk) -> None:
+        if stop.is_set():
+            return
+        try:
+            check()
+            retrying(
+                lambda: _apply(engine, run, chunk, lock, lease_s, on_event),
+                postgres.classify,
+                attempts=ATTEMPTS,
+                base_s=0.2,
+                cap_s=3.0,
+            )
+        except BaseException as error:
+            stop.set()
+            raise ChunkError(chunk) from error
+        on_event(ChunkEvent(chunk, "committed"))
+
+    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="chunk") as pool:
+        futures: list[Future[None]] = [pool.submit(work, chunk) for chunk in todo]
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:
+            future.cancel()
+    for future in done:
+        future.result()
+
+
+def _apply(
+    engine: "Engine", run: Run, chunk: Chunk, lock: "Lock", lease_s: float, on_event: Callable[[ChunkEvent], None]
+) -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    try:
+        _transaction(engine, run, chunk, lock, lease_s, on_event, vanished=False)
+    except IntegrityError as error:
+        if postgres.sqlstate(error) != FOREIGN_KEY_VIOLATION:
+            raise
+        # A user was removed after the file was classified: its row is a reject now, told in the same transaction.
+        _transaction(engine, run, chunk, lock, lease_s, on_event, vanished=True)
+
+
+def _transaction(
+    engine: "Engine",
+    run: Run,
+    chunk: Chunk,
+    lock: "Lock",
+    lease_s: float,
+    on_event: Callable[[ChunkEvent], None],
+    *,
+    vanished: bool,
+) -> None:
+    import sqlalchemy as sa
+
+    from data_platform.ledger import locks
+    from data_platform.ledger.user_statistics import batch_jobs as jobs
+    from data_platform.ledger.user_statistics import processing_metadata as metadata
+
+    mine = sa.and_(jobs.c.run_id == run.run_id, jobs.c.chunk == chunk.number)
+    with engine.begin() as connection:
+        # A holder that is paused in here must not keep the next one waiting for longer than its lease.
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {int(lease_s * 1000)}")
+        locks.hold(connection, lock, shared=True)
+        status = connection.execute(sa.select(jobs.c.status).where(mine).with_for_update()).scalar_one()
+        if status == "DONE":
+            return
+        rejected = _reject_vanished(connection, run, chunk) if vanished else 0
+        inserted, updated = _upsert(connection, run, chunk)
+        unchanged = chunk.rows - rejected - inserted - updated
+        counts = {"inserted": inserted, "updated": updated, "unchanged": unchanged, "rejected": rejected}
+        connection.execute(
+            sa.update(jobs)
+            .where(mine)
+            .values(status="DONE", token=lock.token, error=None, finished_at=sa.func.clock_timestamp(), **counts)
+        )
+        # Last, since the other chunks wait for this row until the commit.
+        connection.execute(
+            sa.update(metadata)
+            .where(metadata.c.run_id == run.run_id)
+            .values({name: metadata.c[name] + count for name, count in counts.items()})
+        )
+        on_event(ChunkEvent(chunk, "written"))
+
+
+def _upsert(connection: "Connection", run: Run, chunk: Chunk) -> tuple[int, int]:
+    """Rows inserted and updated; what is equal already is not touched."""
+    driver: Any = connection.connection.driver_connection
+    bounds = {"first": chunk.first, "last": chunk.last}
+    with driver.cursor() as cursor:
+        # Never prepared: a generic plan does not know how few of the users are between first and last.
+        cursor.execute(statement("update_existing", rows=run.rows_table), bounds, prepare=False)
+        updated = cursor.rowcount
+        cursor.execute(statement("insert_new", rows=run.rows_table), bounds, prepare=False)
+        inserted, updated_meanwhile = cursor.fetchone()
+    return inserted, updated + updated_meanwhile
+
+
+def _reject_vanished(connection: "Connection", run: Run, chunk: Chunk) -> int:
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor:
+        cursor.execute(
+            statement("vanished_users", rows=run.rows_table, rejects=run.rejects_table),
+            {"first": chunk.first, "last": chunk.last, "chunk": chunk.number},
+            prepare=False,
+        )
+        count: int = cursor.rowcount
+        cursor.execute(
+            f"""INSERT INTO audit_logs (run_id, level, event, error_class, file, line, "column", value, rule, message)
+                SELECT %s, %s, 'ROW_REJECTED', error_class, %s, line, "column", value, rule, reason
+                FROM {run.rejects_table} WHERE chunk = %s ORDER BY line""",
+            (run.run_id, Level.WARN.value, run.file.url, chunk.number),
+        )
+    return count
+
+
+def note_failure(engine: "Engine", run: Run, lock: "Lock", chunk: Chunk, reason: str) -> None:
+    """Write down why a chunk failed, if the lock is still ours; a later attempt does it all the same."""
+    import sqlalchemy as sa
+
+    from data_platform.ledger import locks
+    from data_platform.ledger.user_statistics import batch_jobs as jobs
+
+    with engine.begin() as connection:
+        locks.hold(connection, lock, shared=True)
+        connection.execute(
+            sa.update(jobs)
+            .where(jobs.c.run_id == run.run_id, jobs.c.chunk == chunk.number, jobs.c.status != "DONE")
+            .values(status="FAILED", error=reason, finished_at=sa.func.clock_timestamp())
+        )
