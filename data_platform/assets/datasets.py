@@ -6,17 +6,29 @@ again. A day that fails costs only itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 
+from data_platform.assets.checks import StageChecks, check_specs
+from data_platform.assets.days import Emit, Told, run_days
 from data_platform.assets.keys import Stage, partitions_of, stage_key, stages_of, upstream_keys
 from data_platform.assets.metadata import column_lineage, table_schema
-from data_platform.assets.stages import StageResult, StageRunner, explain
+from data_platform.assets.outcomes import (
+    OP_RETRY,
+    RETRIED,
+    DayOutcome,
+    Outcome,
+    finished_partitions,
+    outcome_of,
+    tell_run_retries,
+    worst,
+)
+from data_platform.assets.stages import StageResult, StageRunner
 from data_platform.catalog.models import Dataset
-from data_platform.errors import Fault, PlatformError
 from data_platform.resources.settings import SettingsResource
 
 KINDS: Mapping[Stage, frozenset[str]] = {
@@ -31,6 +43,9 @@ WHAT: Mapping[Stage, str] = {
 }
 
 
+LoggedEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation
+
+
 class RangeConfig(dg.Config):
     """Which days of the run's range to do; all of them when `only` is left out."""
 
@@ -39,24 +54,27 @@ class RangeConfig(dg.Config):
 
 @dataclass
 class _Failures:
-    """What went wrong, by day."""
+    """The days that were not made, with what became of each; days held back by their source are no failure."""
 
-    reasons: dict[str, str] = field(default_factory=dict[str, str])
-    waiting: int = 0  # of them only to be asked again later
+    outcomes: dict[str, DayOutcome] = field(default_factory=dict[str, DayOutcome])
 
-    def add(self, day: str, error: Exception) -> None:
-        self.reasons[day] = explain(error)
-        self.waiting += isinstance(error, PlatformError) and error.fault is Fault.THROTTLED
+    @property
+    def failed(self) -> dict[str, DayOutcome]:
+        """The days that failed."""
+        return {day: each for day, each in self.outcomes.items() if each.outcome is Outcome.FAILED}
 
-    def raise_if_any(self, dataset: Dataset, days: int) -> None:
-        if not self.reasons:
+    def raise_if_any(self, context: dg.AssetExecutionContext, dataset: Dataset, days: int) -> None:
+        failed = self.failed
+        if not failed:
             return
-        first = next(iter(self.reasons.items()))
+        fault = worst([each.fault for each in failed.values()])
+        tell_run_retries(context.instance, context.run.run_id, fault)
+        day, first = next(iter(failed.items()))
         raise dg.Failure(
-            f"{dataset.key}: {len(self.reasons)} of {days} partitions failed; {first[0]}: {first[1]}",
-            metadata={day: dg.MetadataValue.text(reason) for day, reason in list(self.reasons.items())[:50]},
-            # What may pass was retried where it happened; running the whole range again is a person's decision.
-            allow_retries=False,
+            f"{dataset.key}: {len(failed)} of {days} partitions failed; {day}: {first.reason}\n  -> {first.next_step}",
+            metadata={day: dg.MetadataValue.text(each.reason) for day, each in list(failed.items())[:50]},
+            # Finished days are left alone by a retry; a permanent failure among the others would only fail again.
+            allow_retries=fault in RETRIED,
         )
 
 
@@ -91,9 +109,11 @@ def dataset_assets(dataset: Dataset) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=op_name,
         specs=[stage_spec(stage, dataset) for stage in stages_of(dataset)],
+        check_specs=check_specs(dataset),
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions is not None else None,
         can_subset=True,
+        retry_policy=OP_RETRY,
         pool="clickhouse" if Stage.UNLOAD not in stages_of(dataset) else "redshift",
         op_tags={"domain": dataset.domain, "dataset": dataset.key},
     )
@@ -121,21 +141,40 @@ def _run_days(
     partitioned: bool,
 ) -> None:
     runner = StageRunner(platform.load(), context.run.run_id, log=context.log.warning)
+    checks = StageChecks(runner, dataset, frozenset(context.selected_asset_check_keys))
     lineage = {stage: column_lineage(dataset, stage) for stage in stages}
+    finished = finished_partitions(context.instance, context.run, again=context.retry_number > 0)
     failures = _Failures()
+
+    def work(stage: Stage, day: str, emit: Emit[LoggedEvent]) -> None:
+        result = None
+        if stage in stages and (stage_key(stage, dataset), day) not in finished:
+            result = runner.run(stage, dataset, date.fromisoformat(day))
+            emit(_event(stage, dataset, day if partitioned else None, result, lineage[stage]))
+        checks.ask(stage, date.fromisoformat(day), emit, made=result)
+
     try:
-        for day in days:
-            try:
-                for stage in stages:
-                    result = runner.run(stage, dataset, date.fromisoformat(day))
-                    event = _event(stage, dataset, day if partitioned else None, result, lineage[stage])
-                    context.log_event(event)
-            except Exception as error:
-                failures.add(day, error)
-                context.log.exception("%s of %s failed", dataset.key, day)
+        # Closing ends the threads before the connections they use.
+        with closing(run_days(work, stages_of(dataset), days, name=dataset.key)) as steps:
+            for step in steps:
+                if isinstance(step, Told):
+                    # Check evaluations are logged as well as the events its signature names.
+                    context.log_event(step.event)  # pyright: ignore[reportArgumentType]
+                elif step.error is None:
+                    context.log.info("%s of %s done", dataset.key, step.day)
+                else:
+                    failures.outcomes[step.day] = outcome = outcome_of(step.error)
+                    key = stage_key(step.stage, dataset)
+                    context.log_event(outcome.observation(key, step.day if partitioned else None))
+                    if outcome.outcome is Outcome.HELD_BACK:
+                        context.log.warning("%s of %s is held back: %s", dataset.key, step.day, outcome.reason)
+                    else:
+                        context.log.error(
+                            "%s of %s failed in its layer %s", dataset.key, step.day, step.stage, exc_info=step.error
+                        )
     finally:
         runner.close()
-    failures.raise_if_any(dataset, len(days))
+    failures.raise_if_any(context, dataset, len(days))
 
 
 def _event(

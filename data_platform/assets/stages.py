@@ -1,5 +1,6 @@
 """One layer of one partition, done by the package that knows how, with what the UI is told about it."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class StageResult:
 
 @dataclass
 class StageRunner:
-    """Runs layers for one Dagster run; its connections are made when first used and shared by all partitions."""
+    """Runs layers for one Dagster run, from several threads; connections are made when first used and kept."""
 
     settings: Settings
     run_id: str
@@ -51,6 +52,8 @@ class StageRunner:
     _proven: dict[tuple[str, date], PartitionUnload] = field(
         default_factory=dict[tuple[str, date], PartitionUnload], init=False
     )
+    _local: threading.local = field(default_factory=threading.local, init=False)
+    _warehouses: list[Warehouse] = field(default_factory=list[Warehouse], init=False)
 
     @cached_property
     def s3(self) -> "S3Client":
@@ -62,10 +65,14 @@ class StageRunner:
         """The ledger's database."""
         return postgres.engine(self.settings)
 
-    @cached_property
+    @property
     def warehouse(self) -> Warehouse:
-        """ClickHouse with its register and locks."""
-        return open_warehouse(self.settings)
+        """ClickHouse with its register and locks, one worker a thread."""
+        warehouse: Warehouse | None = getattr(self._local, "warehouse", None)
+        if warehouse is None:
+            warehouse = self._local.warehouse = open_warehouse(self.settings)
+            self._warehouses.append(warehouse)
+        return warehouse
 
     def run(self, stage: Stage, dataset: Dataset, ds: date) -> StageResult:
         """Do one layer of one partition. Raises PlatformError or the client's error; all is then as before."""
@@ -95,8 +102,8 @@ class StageRunner:
         """Close what was opened."""
         if "ledger" in self.__dict__:
             self.ledger.dispose()
-        if "warehouse" in self.__dict__:
-            self.warehouse.client.close()
+        for warehouse in self._warehouses:
+            warehouse.client.close()
 
     def _unload(self, dataset: Dataset, ds: date) -> StageResult:
         unload = unload_partition(
@@ -143,7 +150,8 @@ class StageRunner:
         unload = self._proven.pop((dataset.key, ds), None)  # what this run has just proven needs no second proof
         if unload is None:
             unload = proven_unload(self.settings, self.s3, self.ledger, dataset, ds)
-        files = [SourceFile(unload.result.target.bucket, file.key, file.rows) for file in unload.result.files]
+        bucket = unload.result.target.bucket
+        files = [SourceFile(bucket, file.key, file.rows, file.bytes) for file in unload.result.files]
         return curate_unload(
             self.settings,
             self.s3,

@@ -3,11 +3,13 @@
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from data_platform.catalog.keys import partition_prefix
 from data_platform.catalog.models import Dataset
@@ -35,15 +37,17 @@ if TYPE_CHECKING:
 
 READ_BATCH_ROWS = 64 * 1024
 READ_BATCH_BYTES = 16 * 2**20
+SMALL_OBJECT_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One Parquet object to curate, with the rows it is known to hold."""
+    """One Parquet object to curate, with the rows and bytes it is known to hold."""
 
     bucket: str
     key: str
     rows: int
+    bytes: int
 
 
 def schema_version(schema: "pa.Schema") -> str:
@@ -107,21 +111,18 @@ def curate_partition(
 
 
 def read_batches(s3: "S3Client", files: Iterable[SourceFile]) -> Iterator["pa.RecordBatch"]:
-    """The rows of Parquet objects, one object on the local disk at a time. Raises PlatformError for a wrong count."""
+    """The rows of Parquet objects, one object at a time, in memory or on the local disk by its size.
+
+    Raises PlatformError for a wrong count and for what is no whole Parquet file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from boto3.s3.transfer import TransferConfig
 
-    # Files follow one another, so threads for each of them cost more than they bring.
-    config = TransferConfig(use_threads=False)
     with tempfile.TemporaryDirectory(prefix="read-") as folder:
-        path = Path(folder) / "source.parquet"
         for file in files:
-            with path.open("wb") as stream:
-                s3.download_fileobj(file.bucket, file.key, stream, Config=config)
             where = f"s3://{file.bucket}/{file.key}"
             try:
-                with pq.ParquetFile(path) as parquet:
+                with _open(s3, file, Path(folder)) as stream, pq.ParquetFile(stream) as parquet:
                     if parquet.metadata.num_rows != file.rows:
                         raise PlatformError(
                             f"{where} holds {parquet.metadata.num_rows} rows, its manifest says {file.rows}",
@@ -130,6 +131,20 @@ def read_batches(s3: "S3Client", files: Iterable[SourceFile]) -> Iterator["pa.Re
                     yield from parquet.iter_batches(batch_size=_batch_rows(parquet.metadata))
             except pa.ArrowInvalid as error:
                 raise PlatformError(f"{where} is no whole Parquet file: {error}") from None
+
+
+@contextmanager
+def _open(s3: "S3Client", file: SourceFile, folder: Path) -> Generator[IO[bytes]]:
+    """The object as a file that can be searched; a small one takes one request, a large one is fetched in parts."""
+    if file.bytes <= SMALL_OBJECT_BYTES:
+        yield BytesIO(s3.get_object(Bucket=file.bucket, Key=file.key)["Body"].read())
+        return
+    path = folder / "source.parquet"
+    with path.open("w+b") as stream:
+        s3.download_fileobj(file.bucket, file.key, stream)
+        stream.seek(0)
+        yield stream
+    path.unlink()
 
 
 def _batch_rows(metadata: "pq.FileMetaData") -> int:

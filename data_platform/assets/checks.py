@@ -1,0 +1,114 @@
+"""The checks of a dataset's layers as Dagster shows them, asked partition by partition inside the dataset's own run.
+
+A range of a year stays one process: each partition logs an evaluation of its own (Dagster would write a single one for
+the whole range). What is compared lives in quality/, not here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+
+from data_platform.assets.keys import Stage, partitions_of, stage_key, stages_of
+from data_platform.assets.stages import StageResult, StageRunner
+from data_platform.catalog.models import Dataset
+from data_platform.errors import PlatformError
+from data_platform.quality import layers
+from data_platform.quality.finding import Finding, Weight
+from data_platform.quality.rules import check_rows, rules_of
+
+# The boundary check of each layer: while it fails, the later layers of that partition are not made.
+BOUNDARY: Mapping[Stage, str] = {
+    Stage.UNLOAD: layers.UNLOADED,
+    Stage.CURATED: layers.CURATED,
+    Stage.CLICKHOUSE: layers.LOADED,
+}
+SEVERITY = {Weight.ERROR: dg.AssetCheckSeverity.ERROR, Weight.WARNING: dg.AssetCheckSeverity.WARN}
+
+
+class BoundaryError(PlatformError):
+    """A layer does not hold what the one before it holds; the partition's later layers were not made."""
+
+
+def check_specs(dataset: Dataset) -> list[dg.AssetCheckSpec]:
+    """Reconciliation at every layer of a dataset, and the catalogue's rules on its ClickHouse table."""
+    partitions = partitions_of(dataset)
+    specs = [
+        dg.AssetCheckSpec(
+            BOUNDARY[stage],
+            asset=stage_key(stage, dataset),
+            description=layers.DESCRIPTIONS[BOUNDARY[stage]],
+            blocking=True,
+            partitions_def=partitions,
+        )
+        for stage in stages_of(dataset)
+    ]
+    specs += [
+        dg.AssetCheckSpec(
+            rule.name,
+            asset=stage_key(Stage.CLICKHOUSE, dataset),
+            description=rule.description,
+            partitions_def=partitions,
+        )
+        for rule in rules_of(dataset)
+    ]
+    return specs
+
+
+@dataclass(frozen=True)
+class StageChecks:
+    """Asks the selected checks of one dataset through the run's connections, from the threads its days run in."""
+
+    runner: StageRunner
+    dataset: Dataset
+    selected: frozenset[dg.AssetCheckKey]
+
+    def ask(
+        self, stage: Stage, ds: date, emit: Callable[[dg.AssetCheckEvaluation], None], *, made: StageResult | None
+    ) -> None:
+        """Evaluate the layer's checks of one partition; `made` is what this run has just made of it, if it did.
+
+        Raises BoundaryError when the layer does not agree with the one before it.
+        """
+        breach: Finding | None = None
+        for finding in self._findings(stage, ds, made):
+            emit(self._evaluation(stage, ds, finding))
+            if finding.check == BOUNDARY[stage] and not finding.passed:
+                breach = finding
+        if breach is not None:
+            raise BoundaryError(
+                breach.sentence, hint="the partition's later layers are not made until this check passes"
+            )
+
+    def _wants(self, stage: Stage, name: str) -> bool:
+        return dg.AssetCheckKey(stage_key(stage, self.dataset), name) in self.selected
+
+    def _findings(self, stage: Stage, ds: date, made: StageResult | None) -> Iterator[Finding]:
+        if self._wants(stage, BOUNDARY[stage]):
+            yield self._boundary(stage, ds, made)
+        if stage is Stage.CLICKHOUSE:
+            rules = [rule for rule in rules_of(self.dataset) if self._wants(stage, rule.name)]
+            yield from check_rows(self.runner.warehouse.client, self.dataset, ds, rules)
+
+    def _boundary(self, stage: Stage, ds: date, made: StageResult | None) -> Finding:
+        runner, dataset = self.runner, self.dataset
+        if stage is Stage.CLICKHOUSE:
+            return layers.check_loaded(runner.warehouse, dataset, ds)
+        if stage is Stage.CURATED:
+            return layers.check_curated(runner.settings, runner.s3, lambda: runner.ledger, dataset, ds)
+        if made is not None:
+            return layers.unload_proven(made.rows, int(made.metadata.get("files", 0)))
+        return layers.check_unload(runner.settings, runner.s3, runner.ledger, dataset, ds)
+
+    def _evaluation(self, stage: Stage, ds: date, finding: Finding) -> dg.AssetCheckEvaluation:
+        return dg.AssetCheckEvaluation(
+            asset_key=stage_key(stage, self.dataset),
+            check_name=finding.check,
+            passed=finding.passed,
+            severity=SEVERITY[finding.weight],
+            description=finding.sentence,
+            metadata=dict(finding.facts),
+            blocking=finding.check == BOUNDARY[stage],
+            partition=None if partitions_of(self.dataset) is None else ds.isoformat(),
+        )

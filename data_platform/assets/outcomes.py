@@ -1,0 +1,131 @@
+"""What became of a day that was not made: held back or failed, why, and what the three retry mechanisms are told.
+
+Each such day leaves an observation on the layer where it stopped: the reason stands in the UI beside the partition,
+the repairing schedule reads it, and alerts are written from it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import dagster as dg
+
+from data_platform.clients.classify import classify
+from data_platform.errors import Fault, PlatformError
+from data_platform.unload.datasets import NotReadyError
+
+# Read by the run-retries daemon, which knows nothing of faults.
+MAX_RETRIES_TAG = "dagster/max_retries"
+RETRY_STEP_FAILURES_TAG = "dagster/retry_on_asset_or_op_failure"
+RESUMES_TAG = "dagster/is_resume_retry"
+FAULT_TAG = "data_platform/fault"
+RETRIED = frozenset({Fault.TRANSIENT, Fault.THROTTLED})
+# What an op repeats by itself: what may pass and did not within the retries where it happened. About 5 and 10 s: a
+# failover of a minute is the run-retries daemon's, a longer outage the repairing schedule's.
+OP_RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+Finished = tuple[dg.AssetKey, str]
+
+
+class Outcome(StrEnum):
+    """Why a day is missing."""
+
+    HELD_BACK = "held back"  # its source is not complete: nothing is wrong
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class DayOutcome:
+    """A day that was not made: its fault decides who may try again, its hint tells a person what to do."""
+
+    outcome: Outcome
+    fault: Fault
+    reason: str
+    next_step: str
+
+    def observation(self, key: dg.AssetKey, partition: str | None) -> dg.AssetObservation:
+        """The event that keeps it beside the partition."""
+        return dg.AssetObservation(
+            key,
+            description=f"{self.outcome}: {self.reason}",
+            partition=partition,
+            metadata={
+                "outcome": self.outcome.value,
+                "fault": self.fault.value,
+                "reason": self.reason,
+                "next_step": self.next_step,
+            },
+        )
+
+
+NEXT_STEP: Mapping[Fault, str] = {
+    Fault.TRANSIENT: "Nothing yet: it is tried again by itself. If it stays, see whether the named system is up.",
+    Fault.THROTTLED: "Nothing yet: it is tried again later by itself.",
+    Fault.PERMANENT: "Correct the cause, then materialise the partition; it is not tried again by itself.",
+    Fault.CONFIGURATION: "Correct the setting, grant or table that is named, then materialise the partition.",
+    Fault.UNKNOWN: "Read the run's log; materialising the partition again is safe.",
+}
+
+
+def outcome_of(error: BaseException) -> DayOutcome:
+    """What an error means for its day."""
+    fault = classify(error)
+    if isinstance(error, PlatformError):
+        reason, hint = error.message, error.hint
+    else:
+        reason, hint = f"{type(error).__name__}: {error}".strip(), None
+    outcome = Outcome.HELD_BACK if isinstance(error, NotReadyError) else Outcome.FAILED
+    return DayOutcome(outcome, fault, reason[:2000], hint or NEXT_STEP[fault])
+
+
+def read_outcome(observation: dg.AssetObservation) -> DayOutcome | None:
+    """The outcome in an observation; None for an observation of another kind."""
+    texts = {name: str(value.value) for name, value in observation.metadata.items() if hasattr(value, "value")}
+    try:
+        return DayOutcome(Outcome(texts["outcome"]), Fault(texts["fault"]), texts["reason"], texts["next_step"])
+    except (KeyError, ValueError):
+        return None
+
+
+def worst(faults: Sequence[Fault]) -> Fault:
+    """The fault that decides for a run with several: one that must not be repeated outweighs all that may."""
+    order = (Fault.PERMANENT, Fault.CONFIGURATION, Fault.UNKNOWN, Fault.TRANSIENT, Fault.THROTTLED)
+    return next(fault for fault in order if fault in faults)
+
+
+def tell_run_retries(instance: dg.DagsterInstance, run_id: str, fault: Fault) -> None:
+    """Put on the run what the run-retries daemon reads: one more run for what may pass, none for what may not."""
+    retried = fault in RETRIED
+    tags = {FAULT_TAG: fault.value, MAX_RETRIES_TAG: "1" if retried else "0"}
+    if retried:
+        tags[RETRY_STEP_FAILURES_TAG] = "true"
+    instance.add_run_tags(run_id, tags)
+
+
+@dg.failure_hook(name="stop_retries_of_permanent_failures")
+def stop_retries(context: dg.HookContext) -> None:
+    """Any op's failure tells the run-retries daemon whether another run makes sense.
+
+    A dataset's op has told it already, for all of its days.
+    """
+    error = context.op_exception
+    if error is None or isinstance(error, dg.Failure):
+        return
+    tell_run_retries(context.instance, context.run_id, classify(error))
+
+
+def finished_partitions(instance: dg.DagsterInstance, run: dg.DagsterRun, *, again: bool) -> set[Finished]:
+    """Layers of days that need no second go: checkpointed by this run's earlier attempt or by the run it resumes.
+
+    `again` says that this is not the op's first attempt. A person's "re-execute all" has neither: it does all again.
+    """
+    runs = [run.run_id] if again else []
+    if run.tags.get(RESUMES_TAG) == "true":
+        runs += [run_id for run_id in (run.parent_run_id, run.root_run_id) if run_id is not None]
+    found: set[Finished] = set()
+    for run_id in dict.fromkeys(runs):
+        for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+            event = record.asset_materialization
+            if event is not None and event.partition is not None:
+                found.add((event.asset_key, event.partition))
+    return found
