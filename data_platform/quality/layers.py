@@ -4,6 +4,7 @@ Every number is read from the store it describes, never from Dagster: a material
 layer must keep the next one from being made.
 """
 
+from collections.abc import Callable
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,13 @@ def check_unload(settings: Settings, s3: "S3Client", ledger: "Engine", dataset: 
     return unload_proven(proven.result.rows, len(proven.result.files))
 
 
-def check_curated(settings: Settings, s3: "S3Client", ledger: "Engine", dataset: Dataset, ds: date) -> Finding:
-    """The curated partition against what it was made from, which must be the newest there is."""
+def check_curated(
+    settings: Settings, s3: "S3Client", ledger: Callable[[], "Engine"], dataset: Dataset, ds: date
+) -> Finding:
+    """The curated partition against what it was made from, which must be the newest there is.
+
+    `ledger` is only called for a dataset from Redshift: no other has unloads.
+    """
     where = f"{dataset.key} {ds}"
     stored = read_manifest(s3, settings.curated_bucket, dataset.domain, dataset.name, ds)
     if stored is None:
@@ -64,7 +70,7 @@ def check_curated(settings: Settings, s3: "S3Client", ledger: "Engine", dataset:
         sentence = f"{where}: {manifest.source.rows:,} rows were read and {manifest.rows:,} were written. "
         return Finding(CURATED, False, sentence + "Materialise the curated layer of the day again.", facts=facts)
     if isinstance(dataset.source, RedshiftSource):
-        stale = _stale_unload(ledger, dataset, ds, stored)
+        stale = _stale_unload(ledger(), dataset, ds, stored)
         if stale is not None:
             return Finding(CURATED, False, f"{where}: {stale}", facts=facts)
     return Finding(CURATED, True, f"{manifest.rows:,} rows in {len(manifest.files)} files.", facts=facts)
