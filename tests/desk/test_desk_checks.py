@@ -45,10 +45,10 @@ def test_breaches_are_counted_by_rule_and_shown_by_sql_that_finds_them(desk: Cal
     assert breaching == {"not_null": 1, "unique": 1, "range_amount": 2}
     assert found["row_drift"].passed, "there is no history to differ from"
     with clickhouse.connect(orders.settings) as client:
-        for name in breaching:
+        for name, count in breaching.items():
             assert not found[name].passed
             rows = client.query(found[name].metadata["show_them"].value).result_rows
-            assert len(rows) == breaching[name], name
+            assert len(rows) == count, name
     assert "amount" not in str(found["unique"].metadata), "no value of a row leaves ClickHouse"
 
 
