@@ -22,7 +22,7 @@ from data_platform.settings import Settings
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
-REPORTED = {Outcome.LOADED, Outcome.REBUILT}
+REPORTED = {Outcome.LOADED, Outcome.REPLACED}
 
 
 @dataclass

@@ -20,10 +20,9 @@ from data_platform.clients import aws, clickhouse
 from data_platform.errors import Fault
 from data_platform.loading.errors import Code, LoadError
 from data_platform.loading.loader import LoadResult, Outcome, load_object
-from data_platform.loading.lock import PartitionLocks, worker_name
+from data_platform.loading.lock import worker_name
 from data_platform.loading.message import ObjectEvent, parse_message
-from data_platform.loading.rebuild import Warehouse
-from data_platform.loading.register import Register
+from data_platform.loading.warehouse import Warehouse, open_warehouse
 from data_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,19 +58,6 @@ class Tally:
     outcomes: dict[str, int] = field(default_factory=dict[str, int])
     failed: int = 0
     dead_lettered: int = 0
-
-
-def open_warehouse(settings: Settings, worker: str | None = None) -> Warehouse:
-    """The handles of one worker, on connections of its own."""
-    owner = worker or worker_name()
-    client = clickhouse.connect(settings)
-    return Warehouse(
-        settings,
-        client,
-        aws.s3(settings),
-        Register(client, owner),
-        PartitionLocks(client, owner, lease_s=settings.loader_lease_s),
-    )
 
 
 class Agent:
@@ -192,7 +178,7 @@ class Agent:
         result = load_object(self._warehouse(), dataset, event)
         with self._tally_lock:
             self.tally.objects += result.final
-            self.tally.rows += result.rows if result.outcome in {Outcome.LOADED, Outcome.REBUILT} else 0
+            self.tally.rows += result.rows if result.outcome in {Outcome.LOADED, Outcome.REPLACED} else 0
             self.tally.outcomes[result.outcome.value] = self.tally.outcomes.get(result.outcome.value, 0) + 1
         log.info("%s: %s, %d rows in %.0f ms", event.key, result.outcome, result.rows, result.seconds * 1000)
         if self._on_loaded is not None and result.final:

@@ -1,8 +1,12 @@
-"""The loader's error codes, what each means for a message, and the exception that carries one."""
+"""The loader's error codes, what each means for a message, the exception that carries one, and the diagnosis of others.
+
+Classified by the innermost code and S3's HTTP status: ClickHouse's outer codes stand for opposites.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from data_platform.clients import aws, clickhouse
 from data_platform.errors import Fault, PlatformError
 
 
@@ -49,3 +53,83 @@ class LoadError(PlatformError):
         facts = CODES[code]
         super().__init__(message, hint=facts.next_step, fault=facts.fault)
         self.code = code
+
+
+class System(StrEnum):
+    """Who is to blame for a failure that is not the object's: whose circuit breaker it concerns."""
+
+    CLICKHOUSE = "clickhouse"
+    S3 = "s3"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What an error means for the message. `system` is set where an engine, not the object, may be at fault.
+
+    THROTTLED asks to come back later and counts no attempt; CONFIGURATION parks the domain.
+    """
+
+    code: Code
+    fault: Fault
+    reason: str
+    system: System | None = None
+
+
+CHANGED = "an object of the list has changed"  # what the guard of a list throws
+
+
+def diagnose(error: BaseException) -> Diagnosis | None:
+    """The meaning of any error of a load; None for one that is a bug of ours."""
+    if isinstance(error, LoadError):
+        return Diagnosis(error.code, error.fault, error.message)
+    if isinstance(error, PlatformError):
+        return Diagnosis(Code.DATABASE, error.fault, error.message)
+    module = type(error).__module__.partition(".")[0]
+    if module in {"clickhouse_connect", "urllib3"}:
+        return _of_clickhouse(error)
+    if module in {"botocore", "boto3"}:
+        return _of_aws(error)
+    return None
+
+
+def _of_clickhouse(error: BaseException) -> Diagnosis:
+    facts = clickhouse.inner_code(error)
+    fault = clickhouse.classify(error)
+    reason = facts.message.strip().splitlines()[0][:2000] if facts.message.strip() else type(error).__name__
+    if facts.outer_code is None and facts.code is None:
+        return Diagnosis(Code.DATABASE, Fault.TRANSIENT, reason, System.CLICKHOUSE)
+    if CHANGED in facts.message:
+        return Diagnosis(Code.TIMEOUT, Fault.TRANSIENT, reason)
+    if facts.code == clickhouse.MEMORY_LIMIT_EXCEEDED:
+        return Diagnosis(Code.MEMORY, Fault.TRANSIENT, reason)
+    if facts.outer_code == clickhouse.S3_ERROR:
+        if facts.source_gone:
+            return Diagnosis(Code.GONE, Fault.PERMANENT, reason)
+        if fault is Fault.CONFIGURATION:
+            return Diagnosis(Code.PERMISSION, Fault.CONFIGURATION, reason, System.S3)
+        if fault is Fault.PERMANENT:
+            return Diagnosis(Code.PARSE, Fault.PERMANENT, reason)
+        return Diagnosis(Code.TIMEOUT, Fault.TRANSIENT, reason, System.S3)
+    if fault is Fault.CONFIGURATION:
+        return Diagnosis(Code.DATABASE, Fault.CONFIGURATION, reason, System.CLICKHOUSE)
+    if fault is Fault.THROTTLED:
+        return Diagnosis(Code.DATABASE, Fault.THROTTLED, reason)
+    if facts.code in {clickhouse.TIMEOUT_EXCEEDED, 209, clickhouse.POCO_EXCEPTION}:
+        return Diagnosis(Code.TIMEOUT, Fault.TRANSIENT, reason, System.CLICKHOUSE)
+    if fault in {Fault.TRANSIENT, Fault.UNKNOWN}:
+        return Diagnosis(Code.DATABASE, Fault.TRANSIENT, reason, System.CLICKHOUSE)
+    return Diagnosis(Code.PARSE, Fault.PERMANENT, reason)
+
+
+def _of_aws(error: BaseException) -> Diagnosis:
+    response: dict[str, dict[str, object]] = getattr(error, "response", None) or {}
+    name = str(response.get("Error", {}).get("Code", ""))
+    fault = aws.classify(error)
+    reason = str(error)[:2000]
+    if name in {"NoSuchKey", "404", "NoSuchVersion"}:
+        return Diagnosis(Code.GONE, Fault.PERMANENT, reason)
+    if fault is Fault.CONFIGURATION:
+        return Diagnosis(Code.PERMISSION, Fault.CONFIGURATION, reason, System.S3)
+    if fault is Fault.PERMANENT:
+        return Diagnosis(Code.PARSE, Fault.PERMANENT, reason)
+    return Diagnosis(Code.TIMEOUT, Fault.TRANSIENT, reason, System.S3)

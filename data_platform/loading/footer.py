@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data_platform.catalog.models import Dataset
-from data_platform.errors import PlatformError
+from data_platform.errors import PlatformError, TransientError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,6 +20,10 @@ TAIL_BYTES = 64 * 1024  # holds the whole footer of most files: one GET
 
 class FooterError(PlatformError):
     """The object is no whole Parquet file, or its columns do not fit the table (E003)."""
+
+
+class NotParquetError(FooterError):
+    """The object is of another format (E002)."""
 
 
 class ObjectChangedError(PlatformError):
@@ -39,18 +43,35 @@ class Footer:
 class _RangedObject(io.RawIOBase):
     """A read-only file over ranged GETs of one object version, with its tail kept."""
 
-    def __init__(self, s3: "S3Client", bucket: str, key: str, etag: str, size: int) -> None:
+    def __init__(self, s3: "S3Client", bucket: str, key: str, etag: str) -> None:
         self._s3 = s3
         self._where: dict[str, Any] = {"Bucket": bucket, "Key": key, "IfMatch": f'"{etag}"'}
-        self._size = size
         self._position = 0
-        self._tail_start = max(0, size - TAIL_BYTES)
-        self._tail = self._get(self._tail_start, size)
+        # From the end, so that nothing depends on the size an event tells.
+        answer = s3.get_object(**self._where, Range=f"bytes=-{TAIL_BYTES}")
+        self._tail = self._body(answer)
+        self.size = int(answer.get("ContentRange", f"/{len(self._tail)}").rpartition("/")[2])
+        self._tail_start = self.size - len(self._tail)
 
     def _get(self, start: int, end: int) -> bytes:
         if end <= start:
             return b""
-        return self._s3.get_object(**self._where, Range=f"bytes={start}-{end - 1}")["Body"].read()
+        return self._body(self._s3.get_object(**self._where, Range=f"bytes={start}-{end - 1}"))
+
+    def _body(self, answer: Any) -> bytes:
+        from botocore.exceptions import IncompleteReadError
+
+        try:
+            data = answer["Body"].read()
+        except IncompleteReadError as error:
+            raise TransientError(f"{self._where['Key']}: the answer broke off: {error}") from error
+        if len(data) != answer["ContentLength"]:
+            raise TransientError(f"{self._where['Key']}: {len(data)} bytes came of {answer['ContentLength']}")
+        return data
+
+    def head(self) -> bytes:
+        """The first four bytes: `PAR1` in every Parquet file."""
+        return self._tail[:4] if self._tail_start == 0 else self._get(0, 4)
 
     def readable(self) -> bool:
         return True
@@ -62,12 +83,12 @@ class _RangedObject(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
         self._position = base + offset
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        end = self._size if size < 0 else min(self._size, self._position + size)
+        end = self.size if size < 0 else min(self.size, self._position + size)
         start = self._position
         self._position = max(start, end)
         if start >= self._tail_start:
@@ -75,33 +96,51 @@ class _RangedObject(io.RawIOBase):
         return self._get(start, end)
 
 
-def read_footer(s3: "S3Client", bucket: str, key: str, etag: str, size: int) -> Footer:
-    """The footer of exactly this version.
+def read_footer(s3: "S3Client", bucket: str, key: str, etag: str) -> Footer:
+    """The footer of exactly this version; the size an event told decides nothing.
 
-    Raises FooterError for what is no Parquet file, ObjectChangedError when the key holds another version,
-    FileNotFoundError when it holds none; botocore's errors otherwise.
+    Raises FooterError for what is no whole Parquet file, NotParquetError for what never was one, ObjectChangedError
+    when the key holds another version, FileNotFoundError when it holds none, TransientError for a broken answer;
+    botocore's errors otherwise.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
     from botocore.exceptions import ClientError
 
+    where = f"s3://{bucket}/{key}"
     try:
-        source = _RangedObject(s3, bucket, key, etag, size)
-        metadata = pq.read_metadata(pa.PythonFile(source, mode="r"))
-        schema = metadata.schema.to_arrow_schema()
+        source = _RangedObject(s3, bucket, key, etag)
+        metadata = _metadata(source, where)
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in {"NoSuchKey", "404"}:
-            raise FileNotFoundError(f"s3://{bucket}/{key}") from None
-        if code in {"PreconditionFailed", "412", "InvalidRange"}:
-            raise ObjectChangedError(f"s3://{bucket}/{key} is not the version with ETag {etag} any more") from None
+            raise FileNotFoundError(where) from None
+        if code in {"PreconditionFailed", "412"}:
+            raise ObjectChangedError(f"{where} is not the version with ETag {etag} any more") from None
+        if code == "InvalidRange":  # of an object without a byte there is no last part
+            raise FooterError(f"{where} is empty: no Parquet file", hint="correct the data") from None
         raise
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and not str(error):
-            raise
-        raise FooterError(f"s3://{bucket}/{key} is no whole Parquet file: {error}", hint="correct the data") from None
     uncompressed = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    return Footer(schema, metadata.num_rows, size, uncompressed)
+    try:
+        schema = metadata.schema.to_arrow_schema()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise FooterError(f"{where}: its schema cannot be read: {error}", hint="correct the data") from None
+    return Footer(schema, metadata.num_rows, source.size, uncompressed)
+
+
+def _metadata(source: _RangedObject, where: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_metadata(pa.PythonFile(source, mode="r"))
+    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+        if type(error).__module__.startswith(("botocore", "urllib3")):
+            raise
+        if source.size == 0:
+            raise FooterError(f"{where} is empty: no Parquet file", hint="correct the data") from None
+        if source.head() != b"PAR1":
+            raise NotParquetError(f"{where} is no Parquet file: {error}", hint="reprocess the file") from None
+        raise FooterError(f"{where} is no whole Parquet file: {error}", hint="correct the data") from None
 
 
 def check_contract(dataset: Dataset, schema: "pa.Schema", *, where: str) -> None:

@@ -1,17 +1,22 @@
 """The register in ClickHouse: which object versions a table partition holds, and the partition's generation.
 
 Thin reads and appends; every change of state is a row of its own (see sql/platform_tables.sql). Deciding what a state
-means is the loader's and the rebuild's work.
+means is the loader's and the rebuild's work. The state of an object is its newest row by generation, then by revision:
+what a worker that lost its lease writes late belongs to an older generation and changes nothing.
 """
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_platform.catalog.keys import object_identity
+from data_platform.clients import clickhouse
+from data_platform.clients.retry import retrying
+from data_platform.errors import Fault
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -75,7 +80,8 @@ class ObjectRecord:
     rows: int = 0
     plan: str = ""
     query_id: str = ""
-    attempts: int = 0
+    attempts: int = 0  # failures that counted
+    starts: int = 0  # intents since something was last known of it; a crash leaves one behind
     code: str = ""
     reason: str = ""
     started_at: datetime = EPOCH
@@ -114,56 +120,110 @@ class Register:
         self._seen(int(revision))
         return PartitionRecord(int(generation), state == "replacing", int(curated), int(count))
 
-    def objects(self, partition: TablePartition) -> dict[str, ObjectRecord]:
-        """The newest row of every object version ever seen in the partition, by identity."""
+    def objects(
+        self, partition: TablePartition, keys: Collection[str] | None = None, *, bucket: str = ""
+    ) -> dict[str, ObjectRecord]:
+        """The newest row of every object version ever seen in the partition, or of those of `keys`, by identity.
+
+        With `keys` the sorting key finds the rows: the cost does not grow with the objects of the partition.
+        """
+        chosen = ""
+        parameters = _key(partition)
+        if keys is not None:
+            if not keys:
+                return {}
+            named = {f"prefix{number}": f"s3://{bucket}/{key}@" for number, key in enumerate(sorted(keys))}
+            chosen = f"AND ({' OR '.join(f'startsWith(object, {{{name}:String}})' for name in named)}) "
+            parameters |= named
         rows = self.client.query(
-            "SELECT object, bucket, key, version, etag, sequencer, bytes, state, generation, rows, plan, query_id, "
-            "attempts, code, reason, event_at, started_at, finished_at, revision FROM platform.objects "
-            "WHERE domain = {domain:String} AND table = {table:String} AND ds = {ds:Date} "
-            "ORDER BY revision DESC LIMIT 1 BY object",
-            parameters=_key(partition),
+            f"SELECT {', '.join(_READ)}, revision FROM platform.objects "
+            f"WHERE domain = {{domain:String}} AND table = {{table:String}} AND ds = {{ds:Date}} {chosen}"
+            "ORDER BY generation DESC, revision DESC LIMIT 1 BY object",
+            parameters=parameters,
         ).result_rows
         for row in rows:
             self._seen(int(row[-1]))
         return {str(row[0]): _record(row[:-1]) for row in rows}
 
+    def curated_generation(self, partition: TablePartition) -> int:
+        """The newest generation of the platform's own files the partition holds; 0 when it holds none."""
+        return int(
+            str(
+                self.client.command(
+                    "SELECT max(toUInt32OrZero(extract(key, '/g([0-9]{6,})-[a-z0-9]+-[0-9]{5}[.]parquet$'))) FROM ("
+                    "SELECT key, state FROM platform.objects "
+                    "WHERE domain = {domain:String} AND table = {table:String} AND ds = {ds:Date} "
+                    "ORDER BY generation DESC, revision DESC LIMIT 1 BY object) WHERE state = 'loaded'",
+                    parameters=_key(partition),
+                )
+            )
+        )
+
     def write(self, partition: TablePartition, records: Sequence[ObjectRecord]) -> None:
         """Append the new states, one insert for all."""
-        if not records:
-            return
-        data = [
-            [
-                *(partition.domain, partition.table, partition.ds, record.version.identity, self._revision()),
-                *(record.state.value, record.version.bucket, record.version.key, record.version.version),
-                *(record.version.etag, record.version.sequencer, record.generation, record.rows, record.version.bytes),
-                *(record.plan, record.query_id, record.attempts, record.code, record.reason),
-                *(record.version.event_at, record.started_at, record.finished_at, self.worker),
-            ]
-            for record in records
-        ]
-        columns = [
-            *("domain", "table", "ds", "object", "revision", "state", "bucket", "key", "version", "etag", "sequencer"),
-            *("generation", "rows", "bytes", "plan", "query_id", "attempts", "code", "reason"),
-            *("event_at", "started_at", "finished_at", "worker"),
-        ]
-        self.client.insert("platform.objects", data, column_names=columns)
+        place = {"domain": partition.domain, "table": partition.table, "ds": partition.ds.isoformat()}
+        self._append("platform.objects", [place | self._row(record) for record in records])
 
     def write_partition(self, partition: TablePartition, record: PartitionRecord, *, objects: int) -> None:
         """Append a partition's new generation: `replacing` ahead of the swap, `done` behind it."""
-        self.client.insert(
-            "platform.partitions",
-            [
-                [
-                    *(partition.domain, partition.table, partition.ds, record.generation),
-                    *("replacing" if record.replacing else "done", self._revision(), record.curated_generation),
-                    *(record.rows, objects, self.worker, datetime.now(UTC)),
-                ]
-            ],
-            column_names=[
-                *("domain", "table", "ds", "generation", "state", "revision", "curated_generation", "rows", "objects"),
-                *("worker", "changed_at"),
-            ],
-        )
+        row = {
+            "domain": partition.domain,
+            "table": partition.table,
+            "ds": partition.ds.isoformat(),
+            "generation": record.generation,
+            "state": "replacing" if record.replacing else "done",
+            "revision": self._revision(),
+            "curated_generation": record.curated_generation,
+            "rows": record.rows,
+            "objects": objects,
+            "worker": self.worker,
+            "changed_at": _time(datetime.now(UTC)),
+        }
+        self._append("platform.partitions", [row])
+
+    def _row(self, record: ObjectRecord) -> dict[str, object]:
+        version = record.version
+        return {
+            "object": version.identity,
+            "revision": self._revision(),
+            "state": record.state.value,
+            "bucket": version.bucket,
+            "key": version.key,
+            "version": version.version,
+            "etag": version.etag,
+            "sequencer": version.sequencer,
+            "generation": record.generation,
+            "rows": record.rows,
+            "bytes": version.bytes,
+            "plan": record.plan,
+            "query_id": record.query_id,
+            "attempts": record.attempts,
+            "starts": record.starts,
+            "code": record.code,
+            "reason": record.reason,
+            "event_at": _time(version.event_at),
+            "started_at": _time(record.started_at),
+            "finished_at": _time(record.finished_at),
+            "worker": self.worker,
+        }
+
+    def _append(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """One insert. Every row has a revision of its own, so repeating it after an unknown outcome changes nothing."""
+        if not rows:
+            return
+        body = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+
+        def send() -> None:
+            # Not `client.insert`: it describes the table before every insert.
+            self.client.raw_insert(
+                table,
+                column_names=list(rows[0]),
+                insert_block=body,
+                fmt="JSONEachRow",
+                settings={"async_insert": 0, "date_time_input_format": "best_effort"},
+            )
+
+        retrying(send, _repeatable, attempts=3, base_s=0.1, cap_s=1.0)
 
     def _seen(self, revision: int) -> None:
         """What was read is older than what is written next, whatever the clocks of the workers say."""
@@ -180,31 +240,48 @@ def finished(record: ObjectRecord, state: State, **changes: object) -> ObjectRec
     return replace(record, state=state, finished_at=datetime.now(UTC), **changes)  # pyright: ignore[reportArgumentType]
 
 
-def _key(partition: TablePartition) -> dict[str, object]:
+def _key(partition: TablePartition) -> dict[str, Any]:
     return {"domain": partition.domain, "table": partition.table, "ds": partition.ds}
 
 
-def _record(row: Sequence[object]) -> ObjectRecord:
-    (_, bucket, key, version, etag, sequencer, size, state, generation, rows, plan, query_id, attempts, code, reason,
-     event_at, started_at, finished_at) = row  # fmt: skip
+_READ = (
+    *("object", "bucket", "key", "version", "etag", "sequencer", "bytes", "state", "generation", "rows", "plan"),
+    *("query_id", "attempts", "starts", "code", "reason", "event_at", "started_at", "finished_at"),
+)
+
+
+def _repeatable(error: BaseException) -> Fault:
+    """An append of the register may be repeated although it may have happened."""
+    fault = clickhouse.classify(error)
+    return Fault.TRANSIENT if fault is Fault.UNKNOWN else fault
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def _record(row: Sequence[Any]) -> ObjectRecord:
+    told = dict(zip(_READ, row, strict=True))
+    version = ObjectVersion(
+        str(told["bucket"]),
+        str(told["key"]),
+        str(told["etag"]),
+        None if told["version"] == told["etag"] else str(told["version"]),
+        str(told["sequencer"]),
+        int(told["bytes"]),
+        told["event_at"],
+    )
     return ObjectRecord(
-        ObjectVersion(
-            str(bucket),
-            str(key),
-            str(etag),
-            None if version == etag else str(version),
-            str(sequencer),
-            int(size),  # pyright: ignore[reportArgumentType]
-            event_at,  # pyright: ignore[reportArgumentType]
-        ),
-        State(str(state)),
-        int(generation),  # pyright: ignore[reportArgumentType]
-        int(rows),  # pyright: ignore[reportArgumentType]
-        str(plan),
-        str(query_id),
-        int(attempts),  # pyright: ignore[reportArgumentType]
-        str(code),
-        str(reason),
-        started_at,  # pyright: ignore[reportArgumentType]
-        finished_at,  # pyright: ignore[reportArgumentType]
+        version,
+        State(str(told["state"])),
+        int(told["generation"]),
+        int(told["rows"]),
+        str(told["plan"]),
+        str(told["query_id"]),
+        int(told["attempts"]),
+        int(told["starts"]),
+        str(told["code"]),
+        str(told["reason"]),
+        told["started_at"],
+        told["finished_at"],
     )

@@ -1,23 +1,26 @@
-"""The one statement that loads: INSERT ... SELECT FROM s3() of one object version as one block with one token.
+"""The statement that loads: INSERT ... SELECT FROM s3() of one object version, or a list of them, as one block.
 
 Pure. Every setting here is there because its default lost, doubled or altered rows when it was tried.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data_platform.catalog.ddl import literal, qualified, quote
 from data_platform.catalog.models import Dataset
+from data_platform.clients.clickhouse import s3_source
 from data_platform.loading.casts import cast_expression, read_type
+from data_platform.loading.errors import CHANGED
 from data_platform.loading.register import ObjectVersion, TablePartition
+from data_platform.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # Part of every token: another way of cutting blocks must not match the tokens of this one.
-BLOCK_EPOCH = 1
+BLOCK_EPOCH = 2
 BLOCK_BYTES = 16 * 2**30  # above any object that is loaded as one block
 S3_RETRIES = 4  # the server's default of 500 makes an outage look like a hang
 
@@ -36,6 +39,15 @@ INSERT_SETTINGS: Mapping[str, str | int] = {
     "use_structure_from_insertion_table_in_table_functions": 0,
     "s3_retry_attempts": S3_RETRIES,
 }
+# Into a staging table nobody reads, where the rows are counted before they move: blocks may be small there.
+STAGED_SETTINGS: Mapping[str, str | int] = {
+    "insert_deduplicate": 0,
+    "min_insert_block_size_rows": 65_536,
+    "min_insert_block_size_bytes": 64 * 2**20,
+    "max_insert_block_size": 65_536,
+    "max_threads": 1,
+    "input_format_parquet_max_block_size": 16_384,
+}
 
 
 @dataclass(frozen=True)
@@ -47,51 +59,89 @@ class InsertStatement:
     query_id: str
 
 
-def deduplication_token(partition: TablePartition, version: ObjectVersion, generation: int) -> str:
-    """Object version and partition generation: after a rebuild the same object has another token.
+def query_prefix(partition: TablePartition) -> str:
+    """How the ids of all loads into a table partition begin."""
+    return f"load-{hashlib.sha256(partition.name.encode()).hexdigest()[:16]}-"
+
+
+def deduplication_token(partition: TablePartition, versions: Sequence[ObjectVersion], generation: int) -> str:
+    """Object versions in their order and partition generation: after a rebuild the same object has another token.
 
     (The token outlives the rows: replayed after a REPLACE with the old token it inserted 0 rows and said nothing.)
     """
-    text = f"{partition.name}|{version.identity}|{version.etag}|{generation}|{BLOCK_EPOCH}"
-    return f"load-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
+    listed = "|".join(f"{version.identity}|{version.etag}" for version in versions)
+    text = f"{partition.name}|{listed}|{generation}|{BLOCK_EPOCH}"
+    return f"{query_prefix(partition)}{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def insert_object(
+def insert_objects(
+    settings: Settings,
     dataset: Dataset,
     partition: TablePartition,
-    version: ObjectVersion,
-    source: str,
+    versions: Sequence[ObjectVersion],
     schema: "pa.Schema",
     *,
     generation: int,
     max_memory: int,
-    max_seconds: int,
-    target: str | None = None,
+    fence: str = "",
+    staged: str | None = None,
+    small_blocks: bool = False,
 ) -> InsertStatement:
-    """The insert of `version` into its table (or `target`, quoted), guarded by the object's ETag.
+    """The insert of `versions`, all of one bucket and schema, into their table (or the quoted table `staged`).
 
-    `source` is the s3() expression with the structure of `structure_of(schema)`. An object that changed since inserts
-    0 rows and leaves the token unused.
+    Guarded by every object's ETag, and by `fence`: an object that changed since, or a lease that was lost, inserts 0
+    rows and leaves the token unused. `max_memory` in bytes.
     """
-    table = target or qualified(dataset.domain, dataset.storage_name)
+    bucket = versions[0].bucket
+    key = versions[0].key if len(versions) == 1 else brace_list([version.key for version in versions])
+    source = s3_source(settings, bucket, key, structure=structure_of(schema), glob=len(versions) > 1)
     names = [quote(column.name) for column in dataset.columns]
     values = [select_expression(dataset, column.name, schema) for column in dataset.columns]
-    token = deduplication_token(partition, version, generation)
+    if len(versions) == 1:
+        identity = literal(versions[0].identity)
+        guard = f"_etag = {literal(_quoted_etag(versions[0]))}"
+    else:
+        paths = [literal(f"{bucket}/{version.key}") for version in versions]
+        identities = [literal(version.identity) for version in versions]
+        pairs = ", ".join(
+            f"({path}, {literal(_quoted_etag(version))})" for path, version in zip(paths, versions, strict=True)
+        )
+        identity = f"transform(_path, [{', '.join(paths)}], [{', '.join(identities)}])"
+        # One object that changed withholds all: a list is loaded as it was frozen, or not at all.
+        guard = f"throwIf((_path, _etag) NOT IN ({pairs}), {literal(CHANGED)}) = 0"
+    token = deduplication_token(partition, versions, generation)
     sql = (
-        f"INSERT INTO {table} ({', '.join(names)}, _ds, _object)\n"
-        f"SELECT {', '.join(values)}, toDate({literal(partition.ds.isoformat())}), "
-        f"{literal(version.identity)}\n"
+        f"INSERT INTO {staged or qualified(dataset.domain, dataset.storage_name)} ({', '.join(names)}, _ds, _object)\n"
+        f"SELECT {', '.join(values)}, toDate({literal(partition.ds.isoformat())}), {identity}\n"
         f"FROM {source}\n"
-        f"WHERE _etag = {literal(chr(34) + version.etag + chr(34))}"
+        f"WHERE {guard}{f' AND {fence}' if fence else ''}"
     )
-    settings = {
-        **INSERT_SETTINGS,
-        "insert_deduplication_token": token,
+    chosen: dict[str, str | int] = {**INSERT_SETTINGS, **(STAGED_SETTINGS if small_blocks else {})}
+    if not small_blocks:
+        chosen["insert_deduplication_token"] = token
+    query_id = token if staged is None else f"{token}-staged"
+    chosen |= {
         "max_memory_usage": max_memory,
-        "max_execution_time": max_seconds,
+        "max_execution_time": settings.clickhouse_timeout_s,
         "log_comment": token,
+        "query_id": query_id,
     }
-    return InsertStatement(sql, settings, token)
+    return InsertStatement(sql, chosen, query_id)
+
+
+def brace_list(keys: Sequence[str]) -> str:
+    """The keys as one pattern, their common beginning in front. Keys with a comma would be cut: `listable` says no."""
+    head = keys[0]
+    for key in keys:
+        while not key.startswith(head):
+            head = head[:-1]
+    head = head[: head.rfind("/") + 1]
+    return f"{head}{{{','.join(key[len(head) :] for key in keys)}}}"
+
+
+def listable(key: str) -> bool:
+    """Whether the key can stand in a list: no comma, and nothing that a pattern or an escape could mean."""
+    return not set(key) & set(",*?{}%+ ")
 
 
 def structure_of(schema: "pa.Schema") -> str:
@@ -107,3 +157,7 @@ def select_expression(dataset: Dataset, name: str, schema: "pa.Schema") -> str:
     quoted = quote(name)
     expression = cast_expression(quoted, name, found, column.clickhouse_type)
     return quoted if expression == quoted else f"{expression} AS {quoted}"
+
+
+def _quoted_etag(version: ObjectVersion) -> str:
+    return f'"{version.etag}"'

@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS platform.objects{cluster}
     bytes UInt64,
     plan LowCardinality(String),
     query_id String,
-    attempts UInt16,
+    attempts UInt16 COMMENT 'failures that counted',
+    starts UInt16 COMMENT 'intents without an end: what crashes left behind',
     code LowCardinality(String) COMMENT 'E001..E008, empty without an error',
     reason String,
     event_at DateTime64(3, 'UTC') COMMENT 'when S3 made the object',
@@ -31,7 +32,7 @@ CREATE TABLE IF NOT EXISTS platform.objects{cluster}
     worker LowCardinality(String)
 )
 ENGINE = {replacing}(revision)
-ORDER BY (domain, table, ds, object, state)
+ORDER BY (domain, table, ds, object, state, generation)
 COMMENT 'Which object versions a table partition holds, and what became of the others';
 
 -- One row per rebuild of a table partition. `replacing` is written ahead of the swap, `done` behind it.
@@ -53,7 +54,8 @@ ENGINE = {replacing}(revision)
 ORDER BY (domain, table, ds, generation, state)
 COMMENT 'Generations of table partitions';
 
--- Leases. The first insert of a name and epoch wins, because its deduplication token drops every other one.
+-- Leases. The first insert of a name and epoch wins, because its deduplication token drops every other one. The newest
+-- epoch of a name is kept for ever: an epoch that came back would meet its own old token and could never be taken.
 CREATE TABLE IF NOT EXISTS platform.locks{cluster}
 (
     name String,
@@ -63,8 +65,21 @@ CREATE TABLE IF NOT EXISTS platform.locks{cluster}
     expires_at DateTime64(3, 'UTC'),
     made_at DateTime64(3, 'UTC') DEFAULT now64(3)
 )
-ENGINE = {merge_tree}
-ORDER BY (name, epoch)
-TTL toDateTime(made_at) + INTERVAL 7 DAY
+ENGINE = {replacing}(epoch)
+ORDER BY (name, kind)
 SETTINGS {window} = 10000
 COMMENT 'Who may change a table partition now';
+
+-- Domains that are paused by a person or parked by a configuration error; the newest row of a domain counts.
+CREATE TABLE IF NOT EXISTS platform.domains{cluster}
+(
+    domain LowCardinality(String),
+    state Enum8('running' = 1, 'paused' = 2, 'parked' = 3),
+    revision UInt64,
+    reason String,
+    worker String,
+    changed_at DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = {replacing}(revision)
+ORDER BY domain
+COMMENT 'Which domains the loader may receive for';

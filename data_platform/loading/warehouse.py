@@ -1,0 +1,63 @@
+"""The handles one worker loads with, and the one way to work on a table partition: under its lease, with nothing
+left under way by whoever held it before.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data_platform.catalog.models import Dataset
+from data_platform.clients import aws, clickhouse
+from data_platform.loading.lock import Lease, PartitionLocks, worker_name
+from data_platform.loading.register import Register, TablePartition
+from data_platform.loading.running import wait_ended
+from data_platform.loading.statement import query_prefix
+from data_platform.loading.target import Target
+from data_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+    from mypy_boto3_s3 import S3Client
+
+LEFT_BEHIND_PATIENCE_S = 5.0  # a finished insert is worth a short wait, a hanging one is killed
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """ClickHouse, S3, the register and the locks of one worker."""
+
+    settings: Settings
+    client: "Client"
+    s3: "S3Client"
+    register: Register
+    locks: PartitionLocks
+
+    @contextmanager
+    def hold(self, dataset: Dataset, partition: TablePartition, *, wait_s: float = 120.0) -> Generator[Lease]:
+        """The partition's lease, once nothing of an earlier holder can change the partition any more.
+
+        The epoch in the loading statement fences what begins later, ending what runs fences what has begun, and
+        without its staging table a paused rebuild has nothing to swap. Raises LockHeldError, UnknownOutcomeError and
+        the client's errors.
+        """
+        with self.locks.hold(partition.name, wait_s=wait_s) as lease:
+            if lease.took_over:
+                lease.unresolved = True
+                wait_ended(self.client, self.settings, query_prefix(partition), patience_s=LEFT_BEHIND_PATIENCE_S)
+                Target(self.client, dataset).drop_stagings(partition.ds)
+                lease.unresolved = False
+            yield lease
+
+
+def open_warehouse(settings: Settings, worker: str | None = None) -> Warehouse:
+    """The handles of one worker, on connections of its own."""
+    owner = worker or worker_name()
+    client = clickhouse.connect(settings)
+    return Warehouse(
+        settings,
+        client,
+        aws.s3(settings),
+        Register(client, owner),
+        PartitionLocks(client, owner, lease_s=settings.loader_lease_s),
+    )
