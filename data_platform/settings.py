@@ -165,6 +165,12 @@ class Settings(BaseSettings):
     kafka_username: str | None = _setting("Kafka", "SASL user.")
     kafka_password: SecretStr | None = _setting("Kafka", "SASL password.")
     kafka_replication: int = _setting("Kafka", "Replication factor of the topics that are made.", 3, ge=1)
+    kafka_watched_groups: str = _setting(
+        "Kafka", "Consumer groups whose lag is watched, as group:topic separated by commas.", "", pattern=r"^[\w.:,-]*$"
+    )
+    kafka_lag_limit: int = _setting(
+        "Kafka", "Records a watched group may be behind before it is alerted.", 10_000, ge=1
+    )
     kafka_unload_topic: str = _setting("Kafka", "Topic of the unload notices.", "unload-complete")
 
     # PostgreSQL and Dagster
@@ -181,8 +187,40 @@ class Settings(BaseSettings):
         "Dagster's own storage: postgresql://user:password@host/database.",
         variable="DAGSTER_POSTGRES_URL",
     )
-    schedules: Literal["none", "all"] = _setting(
-        "Dagster", "Which schedules and sensors start by themselves; dev starts nothing.", "none"
+    schedules: str = _setting(
+        "Dagster",
+        "Which schedules and sensors start by themselves: none, all, or their names separated by commas.",
+        "none",
+        pattern=r"^[a-z0-9_]+(,[a-z0-9_]+)*$",
+    )
+    dagster_url: str | None = _setting(
+        "Dagster",
+        "Address of Dagster's UI as people reach it; links in alerts begin with it.",
+        pattern=r"^https?://\S+$",
+    )
+    lookback_days: int = _setting(
+        "Dagster", "How many of the last days schedules repair and sensors compare with their source.", 7, ge=1, le=90
+    )
+    freshness_hours: float = _setting(
+        "Dagster",
+        "Hours after the end of a day until its rows must be visible, where the catalogue does not say otherwise.",
+        36.0,
+        gt=0,
+    )
+
+    # Alerts
+    alert_routes: SecretStr | None = _setting(
+        "Alerts",
+        'Who is told, as JSON by owner, "*" for all others: {"team:a": {"slack": "https://...", "email": ["a@b.c"]}}. '
+        "Unset: nobody.",
+    )
+    alert_sender: str | None = _setting(
+        "Alerts",
+        "Address e-mails are sent from, verified in SES; unset: no e-mail is sent.",
+        pattern=r"^[^@\s]+@[^@\s]+$",
+    )
+    alert_per_minute: int = _setting(
+        "Alerts", "Messages a Slack webhook gets in a minute; what is more waits for the next.", 6, ge=1, le=60
     )
 
     @field_validator("postgres_url")

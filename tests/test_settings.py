@@ -51,7 +51,7 @@ def test_every_mistake_is_reported_at_once_by_the_name_of_its_variable(monkeypat
         "REDSHIFT_PORT": "99999",
         "CLICKHOUSE_PORT": "http",
         "DATA_PLATFORM_ENV": "Prod_1",
-        "DATA_PLATFORM_SCHEDULES": "some",
+        "DATA_PLATFORM_SCHEDULES": "some, more",
         "DATA_PLATFORM_CLICKHOUSE_SECURE": "perhaps",
         "POSTGRES_URL": f"mysql://u:{SECRET}@h/d",
     }
