@@ -28,6 +28,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     ),
     "backfill": ("data_platform.cli.backfill", "Move a range of days of a dataset through its stages."),
     "loader": ("data_platform.cli.loader", "The pull loader: S3 events from SQS into ClickHouse."),
+    "statistics": ("data_platform.cli.statistics", "The CSV batch: user statistics into PostgreSQL."),
     "demo": ("data_platform.cli.demo", "The whole flow on sample data, from nothing, and what came out."),
     "dev": ("data_platform.cli.dev", "Embedded cloud, loader and Dagster's UI, until Ctrl-C."),
 }

@@ -62,6 +62,27 @@ def compare(connection: "Connection", s3: "S3Client", file: FileVersion, options
     return Comparison(records, expected, differing)
 
 
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """Rows of user_statistics without a user, and whether the database itself forbids them."""
+
+    rows: int
+    enforced: bool
+
+
+def orphans(connection: "Connection") -> Orphans:
+    """Look for them in all of the table."""
+    rows = connection.exec_driver_sql(
+        """SELECT count(*) FROM user_statistics AS s
+           WHERE NOT EXISTS (SELECT FROM users AS u WHERE u.user_id = s.user_id)"""
+    ).scalar_one()
+    enforced = connection.exec_driver_sql(
+        """SELECT coalesce(bool_or(convalidated), false) FROM pg_constraint
+           WHERE contype = 'f' AND conrelid = 'user_statistics'::regclass AND confrelid = 'users'::regclass"""
+    ).scalar_one()
+    return Orphans(rows, enforced)
+
+
 def _batches(rows: Iterator[list[str] | None]) -> Iterator[tuple[int, list[str]]]:
     """Records, and the lines COPY gets of them: all of a good one, the user of a bad one that names its user."""
     next(rows, None)  # the header

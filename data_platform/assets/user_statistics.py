@@ -1,0 +1,200 @@
+"""The CSV batch as assets: `user_statistics/files`, a partition per file version, and the table they end up in.
+
+Thin: `data_platform.statistics` does the work. The operation tells the table's materialisation, too; that is why the
+table has no operation of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote, unquote
+
+import dagster as dg
+
+from data_platform.catalog.keys import KeyFormatError, parse_object_identity
+from data_platform.catalog.models import UserStatistics
+from data_platform.clients import aws, postgres
+from data_platform.errors import PlatformError
+from data_platform.resources.settings import SettingsResource
+from data_platform.settings import Settings
+from data_platform.statistics.apply import PYTHON_LEVELS, Outcome, apply_file
+from data_platform.statistics.errors import Level, ProcessingError
+from data_platform.statistics.source import FileVersion, find, parse_url
+
+GROUP = "user_statistics"
+FILES_KEY = dg.AssetKey([GROUP, "files"])
+TABLE_KEY = dg.AssetKey([GROUP, "user_statistics"])
+FILES = dg.DynamicPartitionsDefinition(name="user_statistics_files")
+CONSERVATION, TABLE_MATCHES_FILE = "conservation", "table_matches_file"
+OWNERS = ["team:data-platform"]
+# Dagster refuses control characters in partition keys, S3 takes them in keys.
+_KEPT = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+REJECTS_SHOWN = 20
+
+
+class FileConfig(dg.Config):
+    """`again`: compare a file that was finished with the table, and apply it anew where they differ."""
+
+    again: bool = False
+
+
+def partition_of(identity: str) -> str:
+    """The partition key of a file's identity (`s3://bucket/key@version`), readable and safe."""
+    return quote(identity, safe=_KEPT)
+
+
+def file_of(settings: Settings, partition: str) -> FileVersion:
+    """The file a partition names; without `@version`, the version there is now. Raises ConfigurationError if gone."""
+    text = unquote(partition)
+    try:
+        bucket, key, version = parse_object_identity(text)
+    except KeyFormatError:
+        bucket, key, version = parse_url(text)
+    s3 = aws.s3(settings)
+    # The version of an object in a bucket without versioning is its ETag and time, which S3 cannot be asked for.
+    unversioned = version is not None and "-" in version and len(version.partition("-")[0]) == 32
+    return find(s3, bucket, key, None if unversioned else version)
+
+
+def user_statistics_assets(options: UserStatistics) -> list[Any]:
+    """The two assets, and the checks on one file."""
+    table = dg.AssetSpec(
+        TABLE_KEY,
+        deps=[FILES_KEY],
+        description="Login and post counts per user; each value is that of the last file that names the user.",
+        group_name=GROUP,
+        kinds={"postgres", "table"},
+        owners=OWNERS,
+        metadata={"dagster/table_name": "user_statistics"},
+    )
+
+    @dg.asset(
+        key=FILES_KEY,
+        partitions_def=FILES,
+        group_name=GROUP,
+        kinds={"s3", "csv", "postgres"},
+        owners=OWNERS,
+        pool="postgres",
+        check_specs=[
+            dg.AssetCheckSpec(
+                CONSERVATION, asset=FILES_KEY, description="Every record of the file was applied, rejected or withheld."
+            ),
+            dg.AssetCheckSpec(
+                TABLE_MATCHES_FILE,
+                asset=FILES_KEY,
+                description="The file, read a second time by other means, says what the table says, all rows.",
+            ),
+        ],
+    )
+    def files(
+        context: dg.AssetExecutionContext, config: FileConfig, platform: SettingsResource
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        """A CSV dropped under `incoming/`: validated, applied to user_statistics, its rejects listed beside it."""
+        settings = platform.load()
+        engine = postgres.engine(settings)
+        try:
+            outcome = apply_file(
+                engine,
+                aws.s3(settings),
+                file_of(settings, context.partition_key),
+                options,
+                again=config.again,
+                dagster_run_id=context.run.run_id,
+                tell=lambda level, line: context.log.log(PYTHON_LEVELS[level], line),
+            )
+            context.log_event(dg.AssetMaterialization(TABLE_KEY, metadata=_table_metadata(engine, outcome)))
+        except PlatformError as error:
+            # What may pass was retried where it happened; the queue brings the file again.
+            level = error.level if isinstance(error, ProcessingError) else Level.ERROR
+            raise dg.Failure(f"{level} {error}", allow_retries=False) from error
+        finally:
+            engine.dispose()
+        if outcome.status == "REFUSED":
+            raise dg.Failure(
+                f"nothing of {outcome.file.url} was applied: {outcome.reason}",
+                metadata=_metadata(outcome),
+                allow_retries=False,
+            )
+        yield dg.MaterializeResult(metadata=_metadata(outcome), check_results=_checks(outcome))
+
+    return [table, files]
+
+
+def user_statistics_checks() -> list[dg.AssetChecksDefinition]:
+    """The check on the table as a whole."""
+
+    @dg.asset_check(asset=TABLE_KEY, additional_deps=[FILES_KEY], description="Every row belongs to a user.")
+    def foreign_keys(platform: SettingsResource) -> dg.AssetCheckResult:
+        from data_platform.statistics.compare import orphans
+
+        engine = postgres.engine(platform.load())
+        try:
+            with engine.connect() as connection:
+                found = orphans(connection)
+        finally:
+            engine.dispose()
+        return dg.AssetCheckResult(
+            passed=found.enforced and not found.rows,
+            metadata={"rows_without_user": found.rows, "constraint_enforced": found.enforced},
+        )
+
+    return [foreign_keys]
+
+
+def _checks(outcome: Outcome) -> Sequence[dg.AssetCheckResult]:
+    return [
+        dg.AssetCheckResult(
+            check_name=CONSERVATION,
+            passed=outcome.conserved,
+            metadata={
+                "records": outcome.records,
+                "applied": outcome.applied,
+                "rejected": outcome.rejected,
+                "withheld": outcome.withheld,
+            },
+        ),
+        dg.AssetCheckResult(
+            check_name=TABLE_MATCHES_FILE,
+            passed=outcome.inconsistencies == 0,
+            metadata={"rows_compared": outcome.applied, "inconsistencies": outcome.inconsistencies or 0},
+        ),
+    ]
+
+
+def _metadata(outcome: Outcome) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "dagster/uri": outcome.file.url,
+        "dagster/partition_row_count": outcome.records,
+        "status": outcome.status,
+        "inserted": outcome.inserted,
+        "updated": outcome.updated,
+        "unchanged": outcome.unchanged,
+        "rejected": outcome.rejected,
+        "chunks": outcome.chunks or 0,
+        "bytes": dg.MetadataValue.int(outcome.file.size),
+        "duration_s": dg.MetadataValue.float(outcome.seconds),
+        "etag": outcome.file.etag,
+        "ledger_run": str(outcome.run_id),
+    }
+    if outcome.reject_url is not None:
+        metadata["reject_files"] = f"{outcome.reject_url}.csv, {outcome.reject_url}.parquet"
+    if outcome.rejects:
+        metadata["rejects_sample"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {"line": each.line, "class": each.error_class.value, "column": each.column or "",
+                     "value": each.value or "", "rule": each.rule, "reason": each.reason}
+                )
+                for each in outcome.rejects[:REJECTS_SHOWN]
+            ]
+        )  # fmt: skip
+    return metadata
+
+
+def _table_metadata(engine: Any, outcome: Outcome) -> dict[str, Any]:
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT count(*) FROM user_statistics").scalar_one()
+    return {
+        "dagster/row_count": rows,
+        "changed": outcome.inserted + outcome.updated,
+        "file": outcome.file.identity,
+    }
