@@ -1,7 +1,7 @@
 """A small catalogue of its own in the embedded cloud: a domain nobody else uses, its source tables, its layers."""
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -137,7 +137,7 @@ class Flow:
     def objects(self, bucket: str, prefix: str) -> list[str]:
         """Keys under a prefix."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return [item.get("Key", "") for page in pages for item in page.get("Contents", [])]
 
     def unloaded(self, name: str, when: date) -> list[str]:
         """Keys of every attempt to unload a day."""
@@ -165,7 +165,7 @@ class Flow:
 
 
 @contextmanager
-def open_flow(cloud: Cloud, folder: Path, *entries: dict[str, Any] | str) -> Iterator[Flow]:
+def open_flow(cloud: Cloud, folder: Path, *entries: dict[str, Any] | str) -> Generator[Flow]:
     """A flow whose datasets are `entries`: names (of daily items) or changes to one, with its name."""
     domain = f"t{secrets.token_hex(4)}"
     changes: list[dict[str, Any]] = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]

@@ -4,7 +4,7 @@ Nothing is guessed, filled in or cut: a missing or extra column, a null in a non
 fit its type is an error that names the column.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_platform.errors import PlatformError
 
@@ -52,10 +52,39 @@ def _cast(column: "pa.Array", field: "pa.Field", where: str) -> "pa.Array":
 
     if column.type.equals(field.type):
         return column
+    reason = ""
     try:
-        return column.cast(field.type, safe=True)
+        cast = _exact(column, field.type)
+        if cast is not None:
+            return cast
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ContractError(
-            f"{where}: column {field.name}: {column.type} does not fit {field.type}: {error}",
-            hint="change the column's type in the catalogue, or cast it in the source SQL",
-        ) from None
+        reason = f": {error}"
+    raise ContractError(
+        f"{where}: column {field.name}: {column.type} does not fit {field.type}{reason}",
+        hint="change the column's type in the catalogue, or cast it in the source SQL",
+    )
+
+
+def _exact(column: "pa.Array", wanted: "pa.DataType") -> "pa.Array | None":
+    """The column as `wanted`, None where a value would change; raises Arrow's errors where it refuses by itself.
+
+    Arrow's safe cast lets some pass: a double into a float (0.1 changes, 1e300 becomes infinite), a time into a date.
+    So the values are cast back and compared. By precision alone it refuses integers that fit a decimal.
+    """
+    import pyarrow as pa
+    import pyarrow.compute
+    from pyarrow import types as t
+
+    pc: Any = pyarrow.compute  # its functions are made when it is imported: no type checker knows them
+
+    if t.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    start = column
+    if t.is_integer(column.type) and t.is_decimal(wanted):
+        start = column.cast(pa.decimal128(min(38, 20 + wanted.scale), wanted.scale))
+    cast = start.cast(wanted, safe=True)
+    back = cast.cast(column.type, safe=True)
+    same = pc.equal(column, back)
+    if t.is_floating(column.type):
+        same = pc.or_(same, pc.and_(pc.is_nan(column), pc.is_nan(back)))
+    return cast if pc.all(same, skip_nulls=True).as_py() is not False else None
