@@ -1,7 +1,8 @@
 """How a Parquet column becomes a table column without a changed value: the type ClickHouse reads, and the cast.
 
-Pure. accurateCast refuses numbers that do not fit; three other casts truncate in silence (seen on 26.9: a finer
-timestamp, a larger decimal scale, a longer text into FixedString) and get a check that throws.
+Pure. accurateCast refuses numbers that do not fit; other casts change values in silence (seen on 26.9: a finer or too
+distant timestamp, a day beyond Date's 1970-2149, a larger decimal scale, a longer text into FixedString, numbers inside
+arrays and maps, which wrap around) and get a check that throws.
 """
 
 from typing import TYPE_CHECKING
@@ -77,10 +78,9 @@ def cast_expression(quoted: str, name: str, found: ColumnType, wanted: ColumnTyp
 
 def _guard(quoted: str, found: ColumnType, wanted: ColumnType) -> str | None:
     """A condition that is true where the cast would cut the value; None where accurateCast refuses by itself."""
-    if wanted.family == "timestamp" and (found.number or 0) > (wanted.number or 0):
-        back = ColumnType("DateTime64", found.number, nullable=found.nullable)
-        narrow = ColumnType("DateTime64", wanted.number or 0, nullable=found.nullable)
-        return f"CAST(CAST({quoted}, {_literal(narrow.sql)}), {_literal(back.sql)}) != {quoted}"
+    if wanted.family in {"timestamp", "date", "array", "map"}:
+        there = f"CAST({quoted}, {_literal(wanted.with_nullable(found.nullable).sql)})"
+        return f"CAST({there}, {_literal(found.sql)}) != {quoted}"
     if wanted.family == "decimal" and found.family == "decimal" and (found.scale or 0) > (wanted.scale or 0):
         return f"truncate({quoted}, {wanted.scale or 0}) != {quoted}"
     if wanted.family == "fixed_text":
