@@ -1,5 +1,8 @@
 """The instance files of the repository root, read by Dagster itself."""
 
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +12,8 @@ import pytest
 import sqlalchemy as sa
 import yaml
 from dagster import DagsterInstance
+
+from data_platform.errors import ConfigurationError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -98,4 +103,25 @@ def test_every_way_in_names_the_same_code_location() -> None:
 @pytest.mark.unit
 def test_the_files_hold_no_secret() -> None:
     storage = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())["storage"]
-    assert storage == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
+    assert storage["custom"]["config"] == {}
+
+
+@pytest.mark.unit
+def test_an_instance_of_its_own_needs_its_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from data_platform.resources.instance_storage import InstanceStorage
+
+    monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="DAGSTER_POSTGRES_URL"):
+        InstanceStorage.from_config_value(None, {})
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("command", ["check", "list"])
+def test_dg_needs_no_database_and_no_environment(command: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    dg = Path(sys.executable).parent / "dg"
+    done = subprocess.run(
+        [dg, command, "defs"], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,50 @@
+"""Where Dagster keeps its runs and events: PostgreSQL, by DAGSTER_POSTGRES_URL. Named in dagster.yaml.
+
+Dagster's own `postgres_url: {env: ...}` fails while the file is read, so `dg check defs` and `dg list defs` would need
+a database. Without DAGSTER_HOME these commands make an instance that is thrown away; it gets a throw-away SQLite.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+# Dagster imports this module only to open an instance. The SQLite storage has no public name.
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster_postgres import DagsterPostgresStorage  # noqa: TID253
+
+from data_platform.errors import ConfigurationError
+
+URL_VARIABLE = "DAGSTER_POSTGRES_URL"
+HOME_VARIABLE = "DAGSTER_HOME"
+
+
+class InstanceStorage(DagsterPostgresStorage):
+    """DagsterPostgresStorage whose URL comes from the environment when the storage is made."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """No configuration of its own."""
+        return {}
+
+    @classmethod
+    def from_config_value(  # pyright: ignore[reportIncompatibleMethodOverride] - either of two storages
+        cls,
+        inst_data: Any,
+        config_value: Mapping[str, Any],  # noqa: ARG003 - Dagster's signature; the configuration is empty
+    ) -> "InstanceStorage | DagsterSqliteStorage":
+        """The storage of DAGSTER_POSTGRES_URL. Raises ConfigurationError when an instance of its own has none."""
+        url = os.environ.get(URL_VARIABLE)
+        if url:
+            # Dagster listens for events through psycopg2; a SQLAlchemy URL of psycopg 3 would select another driver.
+            return cls(url.replace("postgresql+psycopg://", "postgresql://", 1), inst_data=inst_data)
+        if os.environ.get(HOME_VARIABLE):
+            raise ConfigurationError(
+                f"not set: {URL_VARIABLE}",
+                hint='set it in the environment, or use the embedded cloud: eval "$(data-platform cloud env)"',
+            )
+        folder = tempfile.mkdtemp(prefix="dagster-throw-away-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return DagsterSqliteStorage.from_local(folder)
