@@ -62,8 +62,11 @@ def log_line(level: Level, line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is being done: `reading` (records so far), `staged`, `rejects`, `written`, `committed` (rows so far),
-    `comparing`, `finished`."""
+    """What is being done, and rows so far of how many.
+
+    Steps: `reading`, `staged` (in the transaction), `planned`, `written` (a chunk, in its transaction), `committed`,
+    `comparing`, `finished`.
+    """
 
     step: str
     done: int = 0
@@ -235,6 +238,7 @@ def _steps(work: FileRun, run: Run, lock: "Lock") -> Outcome:
     with work.engine.connect() as connection:
         row = state(connection, run)
         rejects = sample(connection, run, SAMPLE)
+    work.on_progress(Progress("planned", 0, row["records"]))
     _tell_rejects(work, row, rejects)
     inconsistencies = None
     if row["refusal"] is None:
