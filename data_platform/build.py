@@ -6,11 +6,14 @@ from typing import Any
 import dagster as dg
 
 from data_platform.assets.datasets import dataset_assets
+from data_platform.assets.freshness import with_freshness
 from data_platform.assets.sources import source_specs
+from data_platform.assets.standing import standing_checks
 from data_platform.assets.summaries import summary_assets
 from data_platform.assets.user_statistics import user_statistics_assets, user_statistics_checks
 from data_platform.catalog import Catalog, load_catalog
-from data_platform.jobs.daily import daily_jobs, daily_schedules
+from data_platform.jobs.daily import daily_jobs, standing_job
+from data_platform.jobs.schedules import AllowList, daily_schedules, standing_schedule
 from data_platform.resources.settings import SettingsResource
 from data_platform.sensors.user_statistics import user_statistics_job, user_statistics_sensor
 from data_platform.settings import Settings, load_settings
@@ -26,21 +29,30 @@ def build_defs(
     settings = settings or load_settings()
     catalog = catalog or load_catalog(settings.catalog)
     datasets = list(catalog.datasets.values())
+    allowed = AllowList(settings)
     jobs = daily_jobs(catalog)
+    standing = standing_job(catalog)
     statistics_job = user_statistics_job()
     resources: dict[str, Any] = {"platform": SettingsResource(), **(overrides or {})}
-    return dg.Definitions(
+    schedules = [
+        *daily_schedules(jobs, allowed, lookback=settings.lookback_days),
+        standing_schedule(standing, allowed),
+    ]
+    sensors = [user_statistics_sensor(statistics_job, start=settings.schedules == "all")]
+    allowed.refuse_unknown({each.name for each in (*schedules, *sensors)})
+    definitions = dg.Definitions(
         assets=[
             *source_specs(datasets),
             *(dataset_assets(dataset) for dataset in datasets),
             *(summary_assets(service) for service in catalog.services.values()),
             *user_statistics_assets(catalog.statistics),
         ],
-        asset_checks=user_statistics_checks(),
-        jobs=[*(job.job for job in jobs), statistics_job],
-        schedules=daily_schedules(jobs, start=settings.schedules == "all"),
-        sensors=[user_statistics_sensor(statistics_job, start=settings.schedules == "all")],
+        asset_checks=[*user_statistics_checks(), *standing_checks(catalog)],
+        jobs=[*(job.job for job in jobs), standing, statistics_job],
+        schedules=schedules,
+        sensors=sensors,
         resources=resources,
         # Small operations that wait for other engines: a process each would cost more than the work.
         executor=dg.in_process_executor,
     )
+    return with_freshness(definitions, catalog, default_hours=settings.freshness_hours)

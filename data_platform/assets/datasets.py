@@ -24,6 +24,7 @@ from data_platform.assets.outcomes import (
     Outcome,
     finished_partitions,
     outcome_of,
+    retried_only_if_it_may_pass,
     tell_run_retries,
     worst,
 )
@@ -125,7 +126,8 @@ def dataset_assets(dataset: Dataset) -> dg.AssetsDefinition:
             days: Sequence[str] = [datetime.now(UTC).date().isoformat()]
         else:
             days = [day for day in context.partition_keys if config.only is None or day in config.only]
-        _run_days(context, platform, dataset, selected, days, partitioned=partitions is not None)
+        with retried_only_if_it_may_pass(context):
+            _run_days(context, platform, dataset, selected, days, partitioned=partitions is not None)
         yield from ()
 
     return run_dataset

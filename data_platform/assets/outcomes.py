@@ -4,7 +4,8 @@ Each such day leaves an observation on the layer where it stopped: the reason st
 the repairing schedule reads it, and alerts are written from it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -100,6 +101,20 @@ def tell_run_retries(instance: dg.DagsterInstance, run_id: str, fault: Fault) ->
     if retried:
         tags[RETRY_STEP_FAILURES_TAG] = "true"
     instance.add_run_tags(run_id, tags)
+
+
+@contextmanager
+def retried_only_if_it_may_pass(context: dg.AssetExecutionContext) -> Generator[None]:
+    """Around an op with OP_RETRY: the policy would repeat every exception, also a missing setting or a bug."""
+    try:
+        yield
+    except (dg.Failure, dg.RetryRequested):
+        raise
+    except Exception as error:
+        outcome = outcome_of(error)
+        tell_run_retries(context.instance, context.run.run_id, outcome.fault)
+        message = f"{outcome.reason}\n  -> {outcome.next_step}"
+        raise dg.Failure(message, allow_retries=outcome.fault in RETRIED) from error
 
 
 @dg.failure_hook(name="stop_retries_of_permanent_failures")

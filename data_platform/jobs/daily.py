@@ -1,11 +1,9 @@
-"""Daily jobs and schedules: every dataset of a domain that has the same days runs in one job, a run a day.
+"""Daily jobs: every dataset of a domain that has the same days runs in one job, a run a day.
 
-Snapshots of a domain are a job of their own; the summaries of all services are one. What starts by itself is decided
-by the settings' allow-list, never here.
+Snapshots of a domain are a job of their own; the summaries of all services are one. When they run is schedules.py's.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +11,15 @@ import dagster as dg
 
 from data_platform.analytics.summaries import METRICS
 from data_platform.assets.keys import partitions_of, stage_key, stages_of, summary_key
+from data_platform.assets.outcomes import stop_retries
+from data_platform.assets.standing import standing_keys
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset
 
 DATASETS_HOUR = 1  # UTC: the day before is complete, and the summaries at 02:00 find it loaded
 SUMMARIES_HOUR = 2
-# What define_asset_job and build_schedule_from_partitioned_job return: Dagster exports no name for either.
+STANDING_JOB = "standing_checks"
+# What define_asset_job and @schedule return: Dagster exports no name for the one, and types the other as a union.
 AssetJob = Any
 Schedule = Any
 # A run of the platform needs one process and waits for other engines most of its time.
@@ -32,6 +33,7 @@ class DailyJob:
     job: AssetJob
     hour: int
     partitioned: bool
+    datasets: tuple[Dataset, ...] = ()
 
 
 def job_name_of(catalog: Catalog, dataset: Dataset) -> str:
@@ -53,8 +55,9 @@ def daily_jobs(catalog: Catalog) -> list[DailyJob]:
             selection=dg.AssetSelection.assets(*keys),
             description=f"All layers of {', '.join(dataset.key for dataset in datasets)}.",
             tags={**RUN_TAGS, "domain": datasets[0].domain},
+            hooks={stop_retries},
         )
-        jobs.append(DailyJob(job, DATASETS_HOUR, partitions is not None))
+        jobs.append(DailyJob(job, DATASETS_HOUR, partitions is not None, tuple(datasets)))
     if catalog.services:
         keys = [summary_key(service, metric) for service in catalog.services.values() for metric in METRICS]
         job = dg.define_asset_job(
@@ -62,32 +65,21 @@ def daily_jobs(catalog: Catalog) -> list[DailyJob]:
             selection=dg.AssetSelection.assets(*keys),
             description="The product metrics of every service.",
             tags=RUN_TAGS,
+            hooks={stop_retries},
         )
         jobs.append(DailyJob(job, SUMMARIES_HOUR, partitioned=False))
     return jobs
 
 
-def daily_schedules(jobs: Sequence[DailyJob], *, start: bool) -> list[Schedule]:
-    """A schedule per job; running at once only where `start` says so."""
-    status = dg.DefaultScheduleStatus.RUNNING if start else dg.DefaultScheduleStatus.STOPPED
-    schedules: list[Schedule] = []
-    for entry in jobs:
-        if entry.partitioned:
-            schedules.append(
-                dg.build_schedule_from_partitioned_job(
-                    entry.job, hour_of_day=entry.hour, minute_of_hour=0, default_status=status
-                )
-            )
-        else:
-            schedules.append(
-                dg.ScheduleDefinition(
-                    job=entry.job,
-                    cron_schedule=f"0 {entry.hour} * * *",
-                    execution_timezone="UTC",
-                    default_status=status,
-                )
-            )
-    return schedules
+def standing_job(catalog: Catalog) -> AssetJob:
+    """The job that asks every standing check."""
+    return dg.define_asset_job(
+        STANDING_JOB,
+        selection=dg.AssetSelection.checks(*standing_keys(catalog)),
+        description="Is the newest expected day of every table there, is no partition left failed.",
+        tags=RUN_TAGS,
+        hooks={stop_retries},
+    )
 
 
 def _groups(catalog: Catalog) -> dict[str, list[Dataset]]:

@@ -1,0 +1,82 @@
+"""What should be there by now, whoever was to make it: the newest day each table is expected to hold.
+
+Asked of the loader's register in ClickHouse: freshness by events turns green when an old partition is backfilled.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from data_platform.catalog.models import Dataset, Mode
+from data_platform.quality.finding import Finding
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+LATEST = "latest_day_is_there"
+NONE_FAILED = "no_partition_left_failed"
+# Registered days: partitions that were rebuilt, and objects that were loaded by their events.
+_REGISTERED = """
+SELECT domain, table, groupUniqArray(ds) FROM
+(
+    SELECT domain, table, ds FROM platform.partitions WHERE state = 'done' AND ds IN {days:Array(Date)}
+    UNION ALL
+    SELECT domain, table, ds FROM platform.objects WHERE state = 'loaded' AND ds IN {days:Array(Date)}
+)
+GROUP BY domain, table
+"""
+
+
+def expected_days(dataset: Dataset, now: datetime, *, default_hours: float) -> tuple[date, ...]:
+    """The days of which one has to be there at `now` (UTC): the newest a daily dataset owes, or any recent snapshot.
+
+    Empty where nothing is owed yet.
+    """
+    late = timedelta(hours=dataset.freshness_hours or default_hours)
+    newest = (now - late).date() - timedelta(days=1)  # the newest day that ended at least `late` ago
+    if dataset.mode is Mode.SNAPSHOT:
+        return tuple(newest + timedelta(days=n) for n in range((now.date() - newest).days + 1))
+    day = newest if dataset.end is None else min(newest, dataset.end)
+    return () if dataset.start is not None and day < dataset.start else (day,)
+
+
+def registered_days(client: "Client", days: Iterable[date]) -> dict[tuple[str, str], set[date]]:
+    """Which of `days` each table holds, by (domain, table), according to the register."""
+    rows = client.query(_REGISTERED, parameters={"days": sorted(set(days))}).result_rows
+    return {(str(domain), str(table)): set(found) for domain, table, found in rows}
+
+
+def judge_latest(
+    dataset: Dataset, expected: tuple[date, ...], registered: Mapping[tuple[str, str], set[date]]
+) -> Finding:
+    """Whether one of the expected days is there."""
+    if not expected:
+        return Finding(LATEST, True, "Nothing is expected yet.")
+    found = set(expected) & registered.get((dataset.domain, dataset.name), set())
+    if found:
+        return Finding(LATEST, True, f"{max(found)} is there.", facts={"newest_expected": max(found).isoformat()})
+    day = expected[0]
+    return Finding(
+        LATEST,
+        False,
+        f"{dataset.key}: {day} should be in ClickHouse by now and is not. Look at that partition's events for what "
+        f"held it back; if there are none, its schedule is not running. "
+        f"To make it: data-platform backfill {dataset.key} --from {day} --to {day}",
+        facts={"newest_expected": day.isoformat()},
+    )
+
+
+def judge_failed(dataset: Dataset, failed: Mapping[str, tuple[str, str]]) -> Finding:
+    """Whether any partition is left failed; `failed` tells (layer, reason) by day."""
+    if not failed:
+        return Finding(NONE_FAILED, True, "No partition is left failed.", facts={"failed_partitions": 0})
+    days = sorted(failed)
+    layer, reason = failed[days[-1]]
+    return Finding(
+        NONE_FAILED,
+        False,
+        f"{dataset.key}: {len(days)} partitions are left failed ({days[0]}"
+        f"{'' if len(days) == 1 else ' to ' + days[-1]}); {days[-1]} in its layer {layer}: {reason} "
+        f"When the cause is gone: data-platform backfill {dataset.key} --from {days[0]} --to {days[-1]}",
+        facts={"failed_partitions": len(days), "newest_failed": days[-1]},
+    )
