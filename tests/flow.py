@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 FIRST_DAY = date(2024, 1, 1)
+LEASE_S = 2.0  # what a killed worker held is free soon
 ITEMS: dict[str, Any] = {
     "description": "One item.",
     "owner": "team:tests",
@@ -46,9 +47,11 @@ def day(number: int) -> date:
     return FIRST_DAY + timedelta(days=number)
 
 
-def dataset_entry(domain: str, name: str, **changes: Any) -> dict[str, Any]:
-    """A catalogue entry; a snapshot has neither days nor a column that cuts them."""
+def dataset_entry(domain: str, name: str, *, sql: str | None = None, **changes: Any) -> dict[str, Any]:
+    """A catalogue entry; a snapshot has neither days nor a column that cuts them. `sql` may name {domain}."""
     source = {"table": f"{domain}.{name}", "partition_column": "day"}
+    if sql is not None:
+        source = {"sql": sql.format(domain=domain), "partition_column": "day"}
     entry = {**ITEMS, "name": name, "domain": domain, "source": source, **changes}
     if entry["mode"] == "snapshot":
         del entry["start"], entry["end"]
@@ -101,7 +104,12 @@ class Flow:
     @property
     def env(self) -> dict[str, str]:
         """The environment of a process that works on this catalogue."""
-        return {**self.cloud.env, "DATA_PLATFORM_CATALOG": str(self.folder), "DATA_PLATFORM_SCHEDULES": "none"}
+        return {
+            **self.cloud.env,
+            "DATA_PLATFORM_CATALOG": str(self.folder),
+            "DATA_PLATFORM_SCHEDULES": "none",
+            "DATA_PLATFORM_LOADER_LEASE_S": str(LEASE_S),
+        }
 
     def sql(self, statement: str) -> Sequence[Sequence[Any]]:
         """Run one statement in the warehouse."""
@@ -171,7 +179,7 @@ def open_flow(cloud: Cloud, folder: Path, *entries: dict[str, Any] | str) -> Gen
     changes: list[dict[str, Any]] = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
     full = [dataset_entry(domain, **each) for each in changes]
     catalog = write_catalog(folder, domain, full)
-    settings = cloud.settings.model_copy(update={"catalog": folder})
+    settings = cloud.settings.model_copy(update={"catalog": folder, "loader_lease_s": LEASE_S})
     provision(settings, catalog=catalog, only=["aws", "clickhouse"])
     ledger = postgres.engine(settings)
     client = clickhouse.connect(settings)
