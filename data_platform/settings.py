@@ -124,6 +124,27 @@ class Settings(BaseSettings):
         "Redshift", "Longest statement, in seconds; Redshift cancels it then.", 3600, ge=1
     )
 
+    # Unload
+    unload_max_rows: int = _setting(
+        "Unload", "Rows one request may unload; the query is cancelled past it.", 1_000_000_000, ge=1
+    )
+    unload_max_mb: int = _setting(
+        "Unload", "Size of one result, in MiB; the query is cancelled past it.", 102_400, ge=1
+    )
+    unload_max_seconds: int = _setting("Unload", "Longest query of one request, in seconds.", 3600, ge=1)
+    unload_lease_s: float = _setting(
+        "Unload", "Lease on a running request, in seconds; the reconciler takes it from a dead worker then.", 20.0, ge=1
+    )
+    unload_link_s: int = _setting("Unload", "Longest life of a download link, in seconds.", 3600, ge=60, le=604_800)
+    unload_listener_group: str = _setting("Unload", "Consumer group of the listener.", "unload-notifier")
+    unload_slack_webhook: SecretStr | None = _setting(
+        "Unload", "Slack webhook told of DONE and FAILED requests; unset: none is told."
+    )
+    unload_mail_from: str | None = _setting("Unload", "Sender of notices by e-mail (SES); unset: none are sent.")
+    unload_mail_to: str | None = _setting("Unload", "Receivers of notices by e-mail, separated by commas.")
+    api_url: str = _setting("Unload", "Where `data-platform unload` finds the API.", "http://127.0.0.1:8080")
+    api_token: SecretStr | None = _setting("Unload", "Bearer token of `data-platform unload`.")
+
     # ClickHouse
     clickhouse_host: str | None = _setting("ClickHouse", "Host name.", variable="CLICKHOUSE_HOST")
     clickhouse_port: int = _setting(
@@ -152,6 +173,13 @@ class Settings(BaseSettings):
     )
     loader_rebuild_memory_mb: int = _setting(
         "Loader", "max_memory_usage of one insert of a rebuild, in MiB.", 4096, ge=64
+    )
+
+    loader_metrics_port: int = _setting(
+        "Loader", "Loopback port of the agent's Prometheus metrics; 0: none.", 9464, ge=0, le=65535
+    )
+    loader_gone_to_dlq: bool = _setting(
+        "Loader", "Dead-letter an object that is gone (E008); otherwise it is counted and its message deleted.", False
     )
 
     # Kafka

@@ -46,7 +46,10 @@ unload_requests = sa.Table(
     sa.Column("error_message", sa.Text),
     sa.Column("lease_owner", sa.Text, comment="The worker that runs it."),
     instant("lease_until"),
+    sa.Column("attempts_left", sa.Integer, nullable=False, server_default="3", comment="Before it is FAILED for good."),
+    instant("resume_at"),  # RUNNING without a lease: the next attempt may begin then
     instant("cancel_requested_at"),
+    instant("reported_at"),  # when Dagster was told of the outcome
     instant("created_at", now=True),
     instant("started_at"),
     instant("completed_at"),
@@ -55,6 +58,8 @@ unload_requests = sa.Table(
     sa.CheckConstraint("request_id ~ '^[A-Za-z0-9._-]{1,128}$' AND request_id NOT IN ('.', '..')", name="request_id"),
     sa.CheckConstraint("octet_length(body_hash) = 32", name="body_hash"),
     sa.CheckConstraint("attempt >= 0", name="attempt"),
+    sa.CheckConstraint("attempts_left >= 0", name="attempts_left"),
+    sa.CheckConstraint("lease_owner IS NULL OR status = 'RUNNING'", name="lease_of_running"),
     sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease"),
     # A final state tells its outcome, or nobody can answer for it later.
     sa.CheckConstraint(
@@ -94,7 +99,28 @@ unload_attempts = sa.Table(
     sa.Column("error_message", sa.Text),
     instant("started_at", now=True),
     instant("finished_at"),
+    instant("cleaned_at"),
     one_of("status", _ATTEMPT_STATUSES),
     sa.CheckConstraint("attempt >= 1", name="attempt"),
     sa.CheckConstraint("(status = 'RUNNING') = (finished_at IS NULL)", name="finished"),
+    # What a failed attempt wrote is removed after the ledger says so; a crash in between leaves it to the reconciler.
+    sa.Index(
+        "ix_unload_attempts_uncleaned",
+        "finished_at",
+        postgresql_where=sa.text("status IN ('FAILED', 'CANCELLED') AND cleaned_at IS NULL"),
+    ),
+)
+
+# Who changed what when: the server-sent events of a request, and its history for a person.
+unload_changes = sa.Table(
+    "unload_changes",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("request_id", sa.Text, sa.ForeignKey("unload_requests.request_id", ondelete="CASCADE"), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False, comment="The caller, the worker, or the part of the platform."),
+    instant("at", now=True),
+    one_of("status", _STATUSES),
+    sa.Index("ix_unload_changes_request", "request_id", "id"),
 )

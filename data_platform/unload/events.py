@@ -3,6 +3,7 @@
 The event id is derived from request, attempt and state, so a change that is told twice is one event to a consumer.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
     from sqlalchemy import Engine
 
+    from data_platform.ledger.unload_requests import UnloadRequest
+
 NAMESPACE = UUID("5b0c1c1e-6a4f-5d0e-9f57-3a1d1f0f9a11")
 EVENT_TYPE = "data-platform.unload"
 RELAY_BATCH = 200
@@ -29,13 +32,39 @@ def event_id(request_id: str, attempt: int, status: str) -> UUID:
 
 
 def done_event(settings: Settings, request_id: str, attempt: int, result: UnloadResult) -> OutboxEvent:
-    """The notice of a finished unload; `s3FileUrl` only where it is one file, and never a presigned link."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    identity = event_id(request_id, attempt, "DONE")
-    files = [f"s3://{result.target.bucket}/{file.key}" for file in result.files]
-    single = None
-    if len(result.files) == 1:
-        single = f"https://{result.target.bucket}.s3.amazonaws.com/{result.files[0].key}"
+    """The notice of a finished unload of a dataset."""
+    keys = [file.key for file in result.files]
+    return state_event(settings, request_id, attempt, "DONE", keys=keys, rows=result.rows, size=result.bytes)
+
+
+def request_event(settings: Settings, request: "UnloadRequest") -> OutboxEvent:
+    """The notice that a request is DONE, FAILED or CANCELLED."""
+    return state_event(
+        settings,
+        request.request_id,
+        request.attempt,
+        request.status.value,
+        keys=[str(file["key"]) for file in request.files],
+        rows=request.rows,
+        size=request.bytes,
+        at=request.completed_at,
+    )
+
+
+def state_event(
+    settings: Settings,
+    request_id: str,
+    attempt: int,
+    status: str,
+    *,
+    keys: Sequence[str] = (),
+    rows: int | None = None,
+    size: int | None = None,
+    at: datetime | None = None,
+) -> OutboxEvent:
+    """The notice of one change of state."""
+    now = (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    identity = event_id(request_id, attempt, status)
     return OutboxEvent(
         identity,
         settings.kafka_unload_topic,
@@ -43,11 +72,11 @@ def done_event(settings: Settings, request_id: str, attempt: int, result: Unload
         {
             "eventId": str(identity),
             "requestId": request_id,
-            "status": "DONE",
-            "s3FileUrl": single,
-            "files": files,
-            "rows": result.rows,
-            "bytes": result.bytes,
+            "status": status,
+            "s3FileUrl": single_file_url(settings.unload_bucket, keys),
+            "files": [f"s3://{settings.unload_bucket}/{key}" for key in keys],
+            "rows": rows,
+            "bytes": size,
             "completedAt": now,
         },
         {
@@ -59,6 +88,11 @@ def done_event(settings: Settings, request_id: str, attempt: int, result: Unload
             "content-type": "application/json",
         },
     )
+
+
+def single_file_url(bucket: str, keys: Sequence[str]) -> str | None:
+    """The plain HTTPS URL of a result that is one file; None otherwise. Never a presigned link."""
+    return f"https://{bucket}.s3.amazonaws.com/{keys[0]}" if len(keys) == 1 else None
 
 
 def relay(ledger: "Engine", producer: "Producer", *, limit: int = RELAY_BATCH) -> int:

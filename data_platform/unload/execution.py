@@ -6,7 +6,7 @@ retrying is the caller's decision.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,30 +59,44 @@ class AttemptLostError(TransientError):
 
 
 def run_attempt(
-    settings: Settings, s3: "S3Client", *, sql: str, target: UnloadTarget, options: UnloadOptions
+    settings: Settings,
+    s3: "S3Client",
+    *,
+    sql: str,
+    target: UnloadTarget,
+    options: UnloadOptions,
+    on_session: Callable[[redshift.CancelKey], None] | None = None,
+    remove: bool = True,
 ) -> UnloadResult:
     """Run UNLOAD in a session of its own and prove what it wrote.
 
+    `on_session` is told the key that cancels it before the statement is sent; what it raises ends the attempt.
+
     Raises the driver's or botocore's error as it is (clients.classify tells what it means), AttemptLostError or
-    ProofError; in all cases the objects of this attempt are removed first.
+    ProofError; in all cases the objects of this attempt are removed first, unless the caller does that (`remove`).
     """
     statement = build_unload(sql, target.url, options, iam_role=settings.redshift_unload_role)
     started = time.monotonic()
     try:
-        count, query_id = _execute(settings, statement)
+        count, query_id = _execute(settings, statement, on_session)
         seconds = time.monotonic() - started
         files = prove_target(s3, target, count=count, header=options.header)
     except Exception as error:
         # Whatever went wrong, the prefix is this attempt's alone: a failed attempt leaves no orphan files.
-        give_up(s3, target, error)
+        if remove:
+            give_up(s3, target, error)
         raise
     return UnloadResult(target, files, count, sum(file.bytes for file in files), seconds, query_id)
 
 
-def _execute(settings: Settings, statement: str) -> tuple[int, int | None]:
+def _execute(
+    settings: Settings, statement: str, on_session: Callable[[redshift.CancelKey], None] | None
+) -> tuple[int, int | None]:
     """Send the statement; returns the rows and the warehouse's id of it."""
     with redshift.connect(settings) as connection:
         key = redshift.cancel_key(connection, settings)
+        if on_session is not None:
+            on_session(key)
         try:
             with connection.cursor() as cursor:
                 cursor.execute(statement)

@@ -28,8 +28,8 @@ _NODES = _words(
     "Select Subquery Union Except Intersect With CTE From Join Table TableAlias Alias Column Identifier Star Literal",
     "Null Boolean Where Group Having Qualify Order Ordered Limit Offset Fetch Distinct Window WindowSpec WithinGroup",
     "Filter Paren Tuple DataType DataTypeParam Interval Var IgnoreNulls RespectNulls Between In Is Like ILike",
-    "SimilarTo Escape Any All Not Neg BitwiseNot Case If AtTimeZone Cube Rollup GroupingSets Add Sub Mul Div Mod EQ NEQ GT",
-    "GTE LT LTE DPipe JSONPath JSONPathRoot JSONPathKey JSONPathSubscript BitwiseAnd BitwiseOr BitwiseXor",
+    "SimilarTo Escape Any All Not Neg BitwiseNot Case If AtTimeZone Cube Rollup GroupingSets Add Sub Mul Div Mod EQ",
+    "NEQ GT GTE LT LTE DPipe JSONPath JSONPathRoot JSONPathKey JSONPathSubscript BitwiseAnd BitwiseOr BitwiseXor",
     "BitwiseLeftShift BitwiseRightShift RegexpLike RegexpILike Pivot PivotAlias",
 )
 # Functions without parentheses tell no name to the check of calls: these are the ones that may stand.

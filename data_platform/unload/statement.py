@@ -75,6 +75,8 @@ class UnloadOptions(BaseModel):
                 problems.append(f"maxFileSizeMb of parquet is a multiple of {PARQUET_FILE_STEP_MB}")
         if self.delimiter is not None and (ord(self.delimiter) > 127 or self.delimiter in "\r\n\"'\\\0"):
             problems.append("delimiter is one ASCII character, no quote, backslash, newline or NUL")
+        if self.null_as is not None and "\0" in self.null_as:
+            problems.append("nullAs holds a NUL character")
         if len({name.lower() for name in self.partition_by}) != len(self.partition_by):
             problems.append("partitionBy names a column twice")
         return problems

@@ -2,11 +2,12 @@
 
 from alembic import context
 
-from data_platform.ledger import dataset_unloads, locks, outbox, unloads, user_statistics
+from data_platform.ledger import api_tokens, dataset_unloads, locks, outbox, unloads, user_statistics
 from data_platform.ledger.base import metadata
 from data_platform.ledger.schema import VERSION_TABLE
 
-TABLE_MODULES = (dataset_unloads, locks, outbox, unloads, user_statistics)  # importing them fills the metadata
+# Importing them fills the metadata.
+TABLE_MODULES = (api_tokens, dataset_unloads, locks, outbox, unloads, user_statistics)
 
 
 def _ours(name: str | None, kind: str, _parents: object) -> bool:
