@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 UV := $(shell command -v uv)
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WHAT = --constraint constraints.txt --editable '.[local,dev]'
 # Test processes at once: one per core, as each brings its own engines.
 WORKERS ?= auto
+COVERAGE ?= --cov --cov-report=term:skip-covered
 
 .PHONY: help install demo test dev lint format bench chaos browser clean
 
@@ -22,10 +25,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 		|| { echo "error: $(PYTHON) is older than 3.11; pass another: make install PYTHON=..."; exit 1; }
 ifneq ($(UV),)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[local,dev]'
+	$(UV) pip install --quiet --python $(BIN)/python $(WHAT)
 else
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,dev]'
+	@# uv unpacks in seconds what takes pip more than a minute; where it cannot reach the registry, pip does it.
+	{ $(PIP) --constraint constraints.txt uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(WHAT); } \
+		|| $(PIP) $(WHAT)
 endif
 	@touch $@
 
@@ -33,7 +38,7 @@ demo: install  ## the whole flow on sample data, from nothing, and what came out
 	$(BIN)/data-platform demo
 
 test: install  ## all tests, in parallel, on embedded engines
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not load and not browser" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not load and not browser" $(COVERAGE) $(ARGS)
 
 dev: install  ## embedded cloud, loader and the Dagster UI on 127.0.0.1:3000, until Ctrl-C
 	$(BIN)/data-platform dev
