@@ -40,7 +40,7 @@ def plan(
     catalog: Catalog, instance: dg.DagsterInstance, name: str = "items", *days: int, **options: Any
 ) -> BackfillPlan:
     first, last = (day(days[0]), day(days[-1])) if days else (None, None)
-    return plan_backfill(catalog, instance, f"shop/{name}", **{"first": first, "last": last, **options})
+    return plan_backfill(catalog, instance, f"shop/{name}", first=first, last=last, **options)
 
 
 def ran(
@@ -108,8 +108,9 @@ def test_layers_are_done_in_their_order_whatever_the_order_of_asking(
 def test_what_cannot_be_done_is_refused_with_the_reason(
     catalog: Catalog, instance: dg.DagsterInstance, key: str, options: dict[str, Any], reason: str
 ) -> None:
+    asked: dict[str, Any] = {"first": day(0), "last": day(1), **options}
     with pytest.raises(ConfigurationError, match=reason):
-        plan_backfill(catalog, instance, key, **{"first": day(0), "last": day(1), **options})
+        plan_backfill(catalog, instance, key, **asked)
 
 
 def test_a_layer_the_dataset_lacks_is_refused(instance: dg.DagsterInstance, settings_catalog: Catalog) -> None:
