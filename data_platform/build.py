@@ -15,6 +15,12 @@ from data_platform.catalog import Catalog, load_catalog
 from data_platform.jobs.daily import daily_jobs, standing_job
 from data_platform.jobs.schedules import AllowList, daily_schedules, standing_schedule
 from data_platform.resources.settings import SettingsResource
+from data_platform.sensors.kafka_lag import NAME as KAFKA_LAG
+from data_platform.sensors.kafka_lag import kafka_lag_sensor
+from data_platform.sensors.restated import NAME as SOURCE_CHANGES
+from data_platform.sensors.restated import restated_sensor
+from data_platform.sensors.run_failure import NAME as ALERTS
+from data_platform.sensors.run_failure import alert_sensor
 from data_platform.sensors.user_statistics import user_statistics_job, user_statistics_sensor
 from data_platform.settings import Settings, load_settings
 
@@ -38,7 +44,17 @@ def build_defs(
         *daily_schedules(jobs, allowed, lookback=settings.lookback_days),
         standing_schedule(standing, allowed),
     ]
-    sensors = [user_statistics_sensor(statistics_job, start=settings.schedules == "all")]
+    sensors = [
+        alert_sensor(catalog, allowed.sensor(ALERTS)),
+        kafka_lag_sensor(allowed.sensor(KAFKA_LAG)),
+        restated_sensor(
+            catalog,
+            allowed.sensor(SOURCE_CHANGES),
+            lookback=settings.lookback_days,
+            jobs=[job.job for job in jobs if job.partitioned],
+        ),
+        user_statistics_sensor(statistics_job, start=settings.schedules == "all"),
+    ]
     allowed.refuse_unknown({each.name for each in (*schedules, *sensors)})
     definitions = dg.Definitions(
         assets=[
