@@ -27,8 +27,12 @@ GROUPS: dict[str, tuple[str, str]] = {
         "Check the catalogue; show and apply its difference to ClickHouse.",
     ),
     "backfill": ("data_platform.cli.backfill", "Move a range of days of a dataset through its stages."),
+    "unload": ("data_platform.cli.unload", "Unload a query by request id: submit, wait, download."),
+    "api": ("data_platform.cli.api", "The unload API with its workers; tokens of its callers."),
     "loader": ("data_platform.cli.loader", "The pull loader: S3 events from SQS into ClickHouse."),
     "statistics": ("data_platform.cli.statistics", "The CSV batch: user statistics into PostgreSQL."),
+    "dlq": ("data_platform.cli.dlq", "Dead letters of the loader: list, show, replay, drop."),
+    "trace": ("data_platform.cli.trace", "From a row back to its object, partition, UNLOAD and SQL."),
     "demo": ("data_platform.cli.demo", "The whole flow on sample data, from nothing, and what came out."),
     "dev": ("data_platform.cli.dev", "Embedded cloud, loader and Dagster's UI, until Ctrl-C."),
 }

@@ -1,69 +1,56 @@
-"""The loader agent: long polls of the domains' queues, loads, deletes; what failed for good goes to the dead letters.
+"""The loader agent: long polls of the domains' queues, workers that load groups, and what keeps both honest.
 
-One thread a domain receives and hands single objects to that domain's workers. Threads share the clients' pools.
+Belongs here: the threads and what they hand to each other. Does not: what a group's events become (work.py), how they
+get into ClickHouse (loader.py).
 """
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from data_platform.catalog import Catalog
-from data_platform.catalog.keys import dlq_name, queue_name
-from data_platform.catalog.models import Dataset
 from data_platform.clients import aws, clickhouse
 from data_platform.errors import Fault
-from data_platform.loading.errors import Code, LoadError
-from data_platform.loading.loader import LoadResult, Outcome, load_object
+from data_platform.loading.backlog import Backlog, Group, Item, Message
+from data_platform.loading.breaker import Breaker
+from data_platform.loading.domains import DomainState, read_domains
+from data_platform.loading.errors import Code, LoadError, System
+from data_platform.loading.examine import clickhouse_up, s3_up
 from data_platform.loading.lock import worker_name
-from data_platform.loading.message import ObjectEvent, parse_message
+from data_platform.loading.message import parse_message
+from data_platform.loading.metrics import Metrics
+from data_platform.loading.publish import MetricsServer, push
+from data_platform.loading.queues import DomainQueue
+from data_platform.loading.running import running
+from data_platform.loading.selftest import check_deduplication
+from data_platform.loading.statement import query_prefix
 from data_platform.loading.warehouse import Warehouse, open_warehouse
+from data_platform.loading.work import Loaded, Tally, Work
 from data_platform.settings import Settings
 
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
+__all__ = ["Agent", "Loaded", "Tally", "Warehouse", "open_warehouse"]
 
 log = logging.getLogger(__name__)
 
-LONG_POLL_S = 20
+LONGEST_POLL_S = 5  # SQS allows 20, but a receive that is under way is waited for when the agent stops
 DRAIN_POLL_S = 2  # `--until-empty` asks twice, this far apart
-DEFER_S = 3  # a file whose manifest is about to be put
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """One finished object, as it is reported."""
-
-    event: ObjectEvent
-    result: LoadResult
-    finished_at: datetime
-
-    @property
-    def latency_s(self) -> float:
-        """Seconds from the object's creation to its rows being visible."""
-        return max(0.0, (self.finished_at - self.result.version.event_at).total_seconds())
-
-
-@dataclass
-class Tally:
-    """What an agent has done so far."""
-
-    objects: int = 0
-    rows: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict[str, int])
-    failed: int = 0
-    dead_lettered: int = 0
+IDLE_S = 0.5
+HELD_RECEIVES = 6  # messages in hand, in receives: what lets small objects meet in a list
+HOUSEKEEPING_S = 5.0
+PUSH_S = 60.0
+FEWEST_WORKERS, MOST_WORKERS = 5, 20
+DEEP_QUEUE = 20  # messages waiting beyond which workers are added
+LONGEST_HOLD_S = 1800.0
+UNSEEN_BEATS = 2  # beats without the query in the process list before its messages are let go
 
 
 class Agent:
     """Loads what the queues of `domains` announce until it is stopped.
 
-    `on_loaded` is told of every finished object, from worker threads; what it raises is logged and stops nothing.
+    `workers` is the most loads at once; at first there are five, if it allows as many. `on_loaded` is told of every
+    finished object, from worker threads; what it raises is logged and stops nothing. `metrics_port`: None serves none.
     """
 
     def __init__(
@@ -72,155 +59,270 @@ class Agent:
         catalog: Catalog,
         domains: Sequence[str],
         *,
-        workers: int = 2,
+        workers: int = MOST_WORKERS,
         on_loaded: Callable[[Loaded], None] | None = None,
+        metrics_port: int | None = None,
     ) -> None:
         self._settings = settings
-        self._catalog = catalog
         self._domains = list(domains)
-        self._workers = workers
-        self._on_loaded = on_loaded
+        self._most = workers
+        self._wanted = min(workers, FEWEST_WORKERS)
         self._name = worker_name()
         self._stop = threading.Event()
-        self._sqs: SQSClient = aws.sqs(settings)
-        self._urls: dict[str, str] = {}
+        self._finished = threading.Event()
+        self._port = metrics_port
+        self._server: MetricsServer | None = None
         self._threads: list[threading.Thread] = []
-        self._local = threading.local()
-        self._tally_lock = threading.Lock()
+        self._workers: list[threading.Thread] = []
+        self._queues: dict[str, DomainQueue] = {}
+        self._catalog = catalog
+        self._on_loaded = on_loaded
+        self._backlog = Backlog({name: catalog.domains[name].priority for name in self._domains})
+        self._paused: set[str] = set()
+        self.metrics = Metrics(self._domains)
         self.tally = Tally()
 
     def start(self) -> None:
-        """Resolve the queues and start receiving. Raises the client's error when a queue does not exist."""
+        """Test the server, resolve the queues, start receiving.
+
+        Raises ConfigurationError where ClickHouse ignores tokens, the clients' errors when something is not there.
+        """
+        self._warehouse = open_warehouse(self._settings, self._name)
+        check_deduplication(self._warehouse.client, self._settings)
+        sqs = aws.sqs(self._settings)
         for domain in self._domains:
-            for name in (queue_name(self._settings.env, domain), dlq_name(self._settings.env, domain)):
-                self._urls[name] = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
+            self._queues[domain] = DomainQueue.open(sqs, self._settings, domain)
+        bucket = self._settings.curated_bucket
+        self._breakers = {
+            System.CLICKHOUSE: Breaker("ClickHouse", lambda: clickhouse_up(self._warehouse)),
+            System.S3: Breaker("S3", lambda: s3_up(self._warehouse.s3, bucket, f"{self._domains[0]}/")),
+        }
+        # A parked domain tries one receive a minute: a person may have mended what was wrong.
+        self._parked = {name: Breaker(name, lambda: True, first_s=60, longest_s=60) for name in self._domains}
+        self._work = Work(
+            self._settings,
+            self._catalog,
+            self._warehouse,
+            self._queues,
+            self._breakers,
+            self._parked,
+            self.metrics,
+            self.tally,
+            self._stop,
+            self._on_loaded,
+        )
+        if self._port is not None:
+            self._server = MetricsServer(self.metrics, self._port)
         for domain in self._domains:
-            thread = threading.Thread(target=self._receive, args=(domain,), name=f"load-{domain}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._spawn(f"receive-{domain}", self._receive, domain)
+        self._spawn("heartbeat", self._beat)
+        self._spawn("housekeeping", self._keep_house)
+        self._scale()
 
     def stop(self) -> None:
-        """Finish what is being loaded, receive no more, return when all is done."""
+        """Receive no more, finish what is being loaded, give back what waits, return when all is done."""
         self._stop.set()
+        for message in self._backlog.empty():
+            self._hide(message.domain, [message.receipt], 0)
+        for thread in self._workers:
+            thread.join()
+        self._finished.set()
         for thread in self._threads:
             thread.join()
+        if self._server is not None:
+            self._server.close()
+        if self._queues:
+            push(aws.cloudwatch(self._settings), self._settings, self.metrics)
+            self._warehouse.client.close()
 
     def until_empty(self, timeout_s: float) -> bool:
         """Wait until the queues are empty (waiting and in flight, anybody's) in two polls; False after the time-out."""
         deadline = time.monotonic() + timeout_s
         empty_polls = 0
         while time.monotonic() < deadline:
-            empty_polls = empty_polls + 1 if self._depth() == 0 else 0
+            empty_polls = empty_polls + 1 if self._nothing_left() else 0
             if empty_polls == 2:
                 return True
             self._stop.wait(DRAIN_POLL_S)
         return False
 
-    def _depth(self) -> int:
-        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
-                 "ApproximateNumberOfMessagesDelayed")  # fmt: skip
-        depth = 0
-        for domain in self._domains:
-            url = self._urls[queue_name(self._settings.env, domain)]
-            attributes = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names))["Attributes"]
-            depth += sum(int(attributes.get(name, 0)) for name in names)
-        return depth
+    @property
+    def metrics_port(self) -> int | None:
+        """Where the metrics are served, None when they are not."""
+        return None if self._server is None else self._server.port
+
+    def _nothing_left(self) -> bool:
+        try:
+            depths = [queue.depth() for queue in self._queues.values()]
+        except Exception as error:
+            if not self._passes(error, "asking for the depth of the queues"):
+                raise
+            return False
+        return all(depth.waiting + depth.in_flight == 0 for depth in depths)
+
+    def _spawn(self, name: str, target: Callable[..., None], *arguments: object) -> threading.Thread:
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        return thread
+
+    # Receiving
 
     def _receive(self, domain: str) -> None:
-        url = self._urls[queue_name(self._settings.env, domain)]
-        batch = self._catalog.domains[domain].batch.max
-        with ThreadPoolExecutor(self._workers, thread_name_prefix=f"load-{domain}") as pool:
-            while not self._stop.is_set():
-                try:
-                    answer = self._sqs.receive_message(
-                        QueueUrl=url,
-                        MaxNumberOfMessages=batch,
-                        WaitTimeSeconds=1 if self._stop.is_set() else min(LONG_POLL_S, 5),
-                        AttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
-                    )
-                except Exception as error:
-                    if aws.classify(error) not in {Fault.TRANSIENT, Fault.THROTTLED}:
-                        log.exception("receiving from %s failed for good; the domain stops", url)
-                        raise
-                    log.warning("receiving from %s failed, trying again: %s", url, error)
-                    self._stop.wait(DEFER_S)
-                    continue
-                messages = answer.get("Messages", [])
-                # One receive is finished before the next: what is held is at most one batch a domain.
-                list(pool.map(lambda message: self._handle(domain, url, message), messages))
+        queue = self._queues[domain]
+        batch = self._catalog.domains[domain].batch
+        wait_s = 1
+        while not self._stop.is_set():
+            if domain in self._paused or not self._allowed(domain):
+                self._stop.wait(IDLE_S)
+                continue
+            limit = batch.max if batch.peak is None or self._work.depths.get(domain, 0) <= DEEP_QUEUE else batch.peak
+            if self._backlog.in_hand(domain) >= HELD_RECEIVES * limit:
+                self._stop.wait(0.02)
+                continue
+            try:
+                messages = queue.receive(limit, wait_s)
+            except Exception as error:
+                if not self._passes(error, f"receiving for {domain}", park=domain):
+                    raise
+                continue
+            wait_s = 1 if messages else min(wait_s * 2, LONGEST_POLL_S)
+            received_at = time.monotonic()
+            for raw in messages:
+                self._accept(domain, raw, received_at)
 
-    def _handle(self, domain: str, url: str, message: Any) -> None:
-        """Load the objects of one message and delete it; what is wrong for good goes to the dead letters first."""
-        receipt = message["ReceiptHandle"]
-        sent_at = datetime.fromtimestamp(int(message["Attributes"]["SentTimestamp"]) / 1000, UTC)
+    def _accept(self, domain: str, raw: dict[str, object], received_at: float) -> None:
+        """Put the message's events in line; one that cannot be understood is a dead letter at once."""
+        attributes = raw["Attributes"]
+        if not isinstance(attributes, dict):
+            raise TypeError
+        sent_at = datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC)
+        message = Message(domain, str(raw["ReceiptHandle"]), str(raw["Body"]), sent_at, received_at)
         try:
-            results = [self._load(event) for event in parse_message(message["Body"], sent_at=sent_at)]
+            message.events = parse_message(message.body, sent_at=sent_at)
+            for event in message.events:
+                if event.key.domain != domain:
+                    raise LoadError(Code.EVENT_SCHEMA, f"an object of {event.key.domain} in the queue of {domain}")
+                self._work.dataset(event)
         except LoadError as error:
-            if error.fault is Fault.PERMANENT:
-                self._dead_letter(domain, message, error)
-                self._sqs.delete_message(QueueUrl=url, ReceiptHandle=receipt)
-            else:
-                self._count_failed()
-                log.warning("%s: %s; the message comes back", error.code, error.message)
+            self._work.dead_letter(message, error.code, error.message, attempts=1)
+            return
+        message.open = len(message.events)
+        if not message.events:
+            self._work.delete([message])
+            return
+        self._backlog.add([Item(message, event) for event in message.events])
+        if self._stop.is_set():  # received while stopping
+            for given_up in self._backlog.empty():
+                self._hide(given_up.domain, [given_up.receipt], 0)
+
+    def _allowed(self, domain: str) -> bool:
+        allowed = all(breaker.allows() for breaker in (*self._breakers.values(), self._parked[domain]))
+        state = "running"
+        if not allowed:
+            state = "parked" if self._parked[domain].open else "waiting for an engine"
+        self.metrics.state(domain, state)
+        return allowed
+
+    def _passes(self, error: Exception, what: str, park: str | None = None) -> bool:
+        """Wait after an error of SQS that may pass; what a person must mend parks the domain. False for a bug."""
+        fault = aws.classify(error)
+        if fault is Fault.UNKNOWN:
+            return False
+        log.warning("%s failed, trying again: %s", what, error)
+        if park is not None and fault is Fault.CONFIGURATION:
+            self._parked[park].trip(str(error))
+        self._stop.wait(1.0)
+        return True
+
+    # Working
+
+    def _scale(self) -> None:
+        self._workers = [thread for thread in self._workers if thread.is_alive()]
+        while len(self._workers) < self._wanted and not self._stop.is_set():
+            thread = threading.Thread(target=self._labour, name=f"load-{len(self._workers)}", daemon=True)
+            thread.start()
+            self._workers.append(thread)
+
+    def _labour(self) -> None:
+        while not self._stop.is_set():
+            group = self._backlog.take(self._wanted, IDLE_S)
+            if group is None:
+                continue
+            try:
+                self._work.load(group)
+            finally:
+                self._backlog.done(group)
+
+    # Keeping
+
+    def _beat(self) -> None:
+        """Keep messages in hand hidden, as long as they are held for a reason: in line, or their query really runs."""
+        period = min(queue.visibility_s for queue in self._queues.values()) / 3
+        while not self._finished.wait(period):
+            kept = self._backlog.waiting_messages()
+            for group in self._backlog.groups():
+                if self._alive(group):
+                    kept |= {item.message for item in group.items if item.message.open and not item.message.kept}
+            oldest = time.monotonic() - LONGEST_HOLD_S
+            for domain, queue in self._queues.items():
+                receipts = [m.receipt for m in kept if m.domain == domain and m.received_at > oldest]
+                self._hide(domain, receipts, queue.visibility_s)
+
+    def _alive(self, group: Group) -> bool:
+        """Whether the server works on the group's query; any other stage has time-outs of its own."""
+        if group.stage != "insert":
+            group.unseen_beats = 0
+            return True
+        try:
+            seen = bool(running(self._warehouse.client, self._settings, query_prefix(group.partition)))
         except Exception as error:
-            # Nothing is known of the message being wrong: it stays in the queue and comes back after its visibility.
-            self._count_failed()
-            fault = getattr(error, "fault", None) or clickhouse.classify(error)
-            log.warning("a load failed (%s), the message comes back: %s", fault, error, exc_info=fault is Fault.UNKNOWN)
-        else:
-            if all(result.final for result in results):
-                self._sqs.delete_message(QueueUrl=url, ReceiptHandle=receipt)
-            else:
-                self._sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=DEFER_S)
+            if clickhouse.classify(error) is Fault.PERMANENT:
+                raise
+            seen = False
+        group.unseen_beats = 0 if seen else group.unseen_beats + 1
+        return group.unseen_beats < UNSEEN_BEATS
 
-    def _load(self, event: ObjectEvent) -> LoadResult:
-        dataset = self._dataset(event)
-        result = load_object(self._warehouse(), dataset, event)
-        with self._tally_lock:
-            self.tally.objects += result.final
-            self.tally.rows += result.rows if result.outcome in {Outcome.LOADED, Outcome.REPLACED} else 0
-            self.tally.outcomes[result.outcome.value] = self.tally.outcomes.get(result.outcome.value, 0) + 1
-        log.info("%s: %s, %d rows in %.0f ms", event.key, result.outcome, result.rows, result.seconds * 1000)
-        if self._on_loaded is not None and result.final:
-            self._on_loaded(Loaded(event, result, datetime.now(UTC)))
-        return result
+    def _hide(self, domain: str, receipts: Sequence[str], seconds: int) -> None:
+        try:
+            self._queues[domain].hide(receipts, seconds)
+        except Exception as error:
+            if aws.classify(error) is Fault.UNKNOWN:
+                raise
+            log.warning("visibility was not changed, the messages come back by themselves: %s", error)
 
-    def _dataset(self, event: ObjectEvent) -> Dataset:
-        dataset = self._catalog.datasets.get(event.key.dataset)
-        if dataset is None:
-            raise LoadError(Code.EVENT_SCHEMA, f"the catalogue has no dataset {event.key.dataset}")
-        if event.version.bucket != self._settings.curated_bucket:
-            raise LoadError(Code.EVENT_SCHEMA, f"bucket {event.version.bucket} is not {self._settings.curated_bucket}")
-        return dataset
+    def _keep_house(self) -> None:
+        """Depths, pauses, the number of workers, CloudWatch."""
+        cloudwatch = aws.cloudwatch(self._settings)
+        pushed = time.monotonic()
+        while True:
+            self._look_around()
+            if time.monotonic() - pushed >= PUSH_S:
+                push(cloudwatch, self._settings, self.metrics)
+                pushed = time.monotonic()
+            if self._finished.wait(HOUSEKEEPING_S):
+                return
 
-    def _warehouse(self) -> Warehouse:
-        """One set of handles a thread: a ClickHouse client serves one query at a time."""
-        warehouse = getattr(self._local, "warehouse", None)
-        if warehouse is None:
-            warehouse = self._local.warehouse = open_warehouse(self._settings, f"{self._name}-{threading.get_ident()}")
-        return warehouse
-
-    def _dead_letter(self, domain: str, message: Any, error: LoadError) -> None:
-        """Keep the original message with what is known of it: code, reason, attempts, first and last time."""
-        now = datetime.now(UTC)
-        first = datetime.fromtimestamp(int(message["Attributes"]["SentTimestamp"]) / 1000, UTC)
-        body = {
-            "code": error.code.value,
-            "reason": error.message,
-            "attempts": 1,
-            "first_at": first.isoformat(),
-            "last_at": now.isoformat(),
-            "message": message["Body"],
-        }
-        self._sqs.send_message(
-            QueueUrl=self._urls[dlq_name(self._settings.env, domain)],
-            MessageBody=json.dumps(body, ensure_ascii=False),
-            MessageAttributes={"code": {"DataType": "String", "StringValue": error.code.value}},
-        )
-        with self._tally_lock:
-            self.tally.dead_lettered += 1
-        log.error("%s: %s; dead letter", error.code, error.message)
-
-    def _count_failed(self) -> None:
-        with self._tally_lock:
-            self.tally.failed += 1
+    def _look_around(self) -> None:
+        try:
+            records = read_domains(self._warehouse.client)
+            self._paused = {name for name, record in records.items() if record.state is DomainState.PAUSED}
+            for domain in self._paused & set(self._domains):
+                self.metrics.state(domain, "paused")
+        except Exception as error:
+            if clickhouse.classify(error) is Fault.PERMANENT:
+                raise
+        deepest = 0
+        for domain, queue in self._queues.items():
+            try:
+                depth = queue.depth()
+            except Exception as error:
+                if aws.classify(error) is Fault.UNKNOWN:
+                    raise
+                continue
+            self._work.depths[domain] = depth.waiting
+            self.metrics.depth(domain, depth)
+            deepest = max(deepest, depth.waiting)
+        extra = max(0, deepest - DEEP_QUEUE) // 10
+        self._wanted = min(self._most, max(min(self._most, FEWEST_WORKERS), FEWEST_WORKERS + extra))
+        self._scale()

@@ -7,6 +7,7 @@ counts as loaded only after the partition was seen to hold as many rows of it as
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -106,20 +107,21 @@ def load_objects(
     events: Sequence[ObjectEvent],
     *,
     memory: int | None = None,
+    admit: Callable[[int], AbstractContextManager[int]] = nullcontext,
     smaller: bool = False,
     stage: Callable[[str], None] = lambda _name: None,
     wait_s: float = 120.0,
 ) -> list[Told]:
     """`load_object` for events of one partition, under one lease: what became of each.
 
-    `memory`: bytes a block may take. `smaller`: memory ran out before. `stage` is told what is being done. What
-    concerns all (the lease, the register, the server) is raised.
+    `memory`: bytes a block may take; `admit` waits for them to be free. `smaller`: memory ran out before. `stage` is
+    told what is being done. What concerns all (the lease, the register, the server) is raised.
     """
     started = time.monotonic()
     key = events[0].key
     partition = TablePartition(key.domain, key.table, key.ds)
     budget = memory or warehouse.settings.loader_rebuild_memory_mb * 2**20
-    group = _Group(warehouse, dataset, partition, budget, smaller, stage)
+    group = _Group(warehouse, dataset, partition, budget, admit, smaller, stage)
     stage("look up")
     identified = [group.identify(event) for event in events]
     if any(isinstance(each, ObjectEvent) for each in identified):
@@ -127,9 +129,14 @@ def load_objects(
             group.run(lease, [each for each in identified if isinstance(each, ObjectEvent)])
     seconds = time.monotonic() - started
     told: list[Told] = []
+    seen: set[str] = set()
     for each in identified:
         result = group.told[each.version.identity] if isinstance(each, ObjectEvent) else each
-        told.append(replace(result, seconds=seconds) if isinstance(result, LoadResult) else result)
+        if isinstance(result, LoadResult):
+            twice = result.version.identity in seen and result.outcome in {Outcome.LOADED, Outcome.REPLACED}
+            result = replace(result, seconds=seconds, outcome=Outcome.ALREADY if twice else result.outcome)
+        seen.add(result.version.identity)
+        told.append(result)
     return told
 
 
@@ -141,6 +148,7 @@ class _Group:
     dataset: Dataset
     partition: TablePartition
     memory: int
+    admit: Callable[[int], AbstractContextManager[int]]
     smaller: bool
     stage: Callable[[str], None]
     told: dict[str, Told] = field(default_factory=dict[str, Told])
@@ -329,30 +337,46 @@ class _Group:
 
     def one_load(self, lease: Lease, load: Load, intents: dict[str, ObjectRecord]) -> None:
         """One statement, and the proof. A list that fails for what is in it is halved until the culprit is alone."""
-        objects = list(load.objects)
         failure: Exception | None = None
         try:
-            if load.plan is Plan.STAGED:
-                self.insert_staged(lease, objects[0], load)
-            elif load.plan is not Plan.NOTHING:
-                self.execute(lease, load)
+            self.send(lease, load)
         except Exception as error:
             diagnosis = diagnose(error)
             if diagnosis is None:
                 raise
-            if len(objects) > 1 and (diagnosis.system is None or diagnosis.fault is Fault.PERMANENT):
-                log.info("a list of %d objects failed (%s), halving it", len(objects), diagnosis.reason)
+            if len(load.objects) > 1 and (diagnosis.system is None or diagnosis.fault is Fault.PERMANENT):
+                log.info("a list of %d objects failed (%s), halving it", len(load.objects), diagnosis.reason)
                 for half in halves(load):
                     self.one_load(lease, half, intents)
                 return
             failure = error
+        self.prove(lease, load, intents, failure)
+
+    def send(self, lease: Lease, load: Load) -> None:
+        """The statement, once its memory is free; raises what it raised."""
+        if load.plan is Plan.NOTHING:
+            return
+        self.stage("admission")
+        with self.admit(load.memory) as granted:
+            self.stage("insert")
+            if load.plan is Plan.STAGED:
+                self.insert_staged(lease, load.objects[0], granted)
+            else:
+                self.execute(lease, load, granted)
+
+    def prove(self, lease: Lease, load: Load, intents: dict[str, ObjectRecord], failure: Exception | None) -> None:
+        """Write down what the rows say became of each object, whatever the statement said."""
         self.stage("prove")
-        present = self.target.rows_by_object(self.partition.ds, identities={each.version.identity for each in objects})
-        loaded = [each for each in objects if present.get(each.version.identity, 0) == each.footer.rows]
-        if failure is not None:  # an object without rows proves nothing
-            loaded = [each for each in loaded if each.footer.rows]
+        identities = {each.version.identity for each in load.objects}
+        present = self.target.rows_by_object(self.partition.ds, identities=identities)
+        # After a failure an object without rows proves nothing.
+        loaded = [
+            each
+            for each in load.objects
+            if present.get(each.version.identity, 0) == each.footer.rows and (each.footer.rows or failure is None)
+        ]
         self.write_loaded(loaded, load.plan, intents)
-        for each in objects:
+        for each in load.objects:
             if each in loaded:
                 continue
             if failure is not None:
@@ -364,9 +388,8 @@ class _Group:
                 self.warehouse.locks.check(lease)
                 self.replace(lease, each, frozenset())
 
-    def execute(self, lease: Lease, load: Load) -> None:
+    def execute(self, lease: Lease, load: Load, memory: int) -> None:
         """Send the one-block insert; return when its end is known, raise when it failed."""
-        self.stage("insert")
         settings = self.warehouse.settings
         statement = insert_objects(
             settings,
@@ -375,7 +398,7 @@ class _Group:
             [each.version for each in load.objects],
             load.objects[0].footer.schema,
             generation=self.state.generation,
-            max_memory=self.memory,
+            max_memory=memory,
             fence=lease.fence,
         )
         lease.unresolved = True
@@ -393,9 +416,8 @@ class _Group:
             raise
         lease.unresolved = False
 
-    def insert_staged(self, lease: Lease, each: Checked, load: Load) -> None:
+    def insert_staged(self, lease: Lease, each: Checked, memory: int) -> None:
         """An object beyond the memory of a block: many blocks into a staging table, counted, then moved in one step."""
-        self.stage("insert")
         with self.target.staging(self.partition.ds, lease) as staged:
             statement = insert_objects(
                 self.warehouse.settings,
@@ -404,7 +426,7 @@ class _Group:
                 [each.version],
                 each.footer.schema,
                 generation=self.state.generation,
-                max_memory=load.memory,
+                max_memory=memory,
                 staged=staged,
                 small_blocks=True,
             )

@@ -6,6 +6,7 @@ what a worker that lost its lease writes late belongs to an older generation and
 """
 
 import json
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,7 @@ class Register:
     client: "Client"
     worker: str
     _last_revision: int = field(default=0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def partition(self, partition: TablePartition) -> PartitionRecord:
         """The newest generation of a table partition and whether its swap is unfinished."""
@@ -227,12 +229,14 @@ class Register:
 
     def _seen(self, revision: int) -> None:
         """What was read is older than what is written next, whatever the clocks of the workers say."""
-        self._last_revision = max(self._last_revision, revision)
+        with self._lock:
+            self._last_revision = max(self._last_revision, revision)
 
     def _revision(self) -> int:
         """Nanoseconds since 1970, strictly increasing within this worker."""
-        self._last_revision = max(time.time_ns(), self._last_revision + 1)
-        return self._last_revision
+        with self._lock:
+            self._last_revision = max(time.time_ns(), self._last_revision + 1)
+            return self._last_revision
 
 
 def finished(record: ObjectRecord, state: State, **changes: object) -> ObjectRecord:
