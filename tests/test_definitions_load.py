@@ -80,5 +80,4 @@ def test_dagsters_own_commands_accept_it(tmp_path: Path, command: tuple[str, ...
     )
     assert done.returncode == 0, done.stdout + done.stderr
     if "list" in command:
-        keys = {each["key"] for each in json.loads(done.stdout)["assets"]}
-        assert {"unload/market/flights", "curated/market/flights", "clickhouse/market/flights"} <= keys
+        assert all(f'"{layer}/market/flights"' in done.stdout for layer in ("unload", "curated", "clickhouse"))
