@@ -6,59 +6,108 @@ from typing import Any
 
 import dagster as dg
 
-from data_platform.analytics.summaries import DATABASE, METRICS, rebuild_summary, table_of
+from data_platform.analytics.blocks import refresh_blocks
+from data_platform.analytics.charts import chart
+from data_platform.analytics.checks import check_names, check_summary
+from data_platform.analytics.export import export_summary
+from data_platform.analytics.metrics import METRICS, table_of
+from data_platform.analytics.page import publish_page
+from data_platform.analytics.sql_files import statement
+from data_platform.analytics.summaries import DATABASE, rebuild_summary
 from data_platform.assets.keys import Stage, summary_key
 from data_platform.catalog.models import Service
-from data_platform.clients import clickhouse
+from data_platform.clients import aws, clickhouse
+from data_platform.loading.lock import PartitionLocks, worker_name
 from data_platform.resources.settings import SettingsResource
 
 EVENTS = dg.AssetKey([Stage.CLICKHOUSE.value, "analytics", "events"])
-DESCRIPTIONS = {
-    "dau": "Daily active users: new and returning, sessions started, events.",
-    "mau": "Monthly active users: last 30 and 28 days, month to date, stickiness.",
-}
+
+
+class SummaryConfig(dg.Config):
+    """`full`: compute every row anew instead of those that may have changed."""
+
+    full: bool = False
 
 
 def summary_assets(service: Service) -> dg.AssetsDefinition:
-    """All metrics of one service."""
+    """All metrics of one service, with their checks."""
 
     @dg.multi_asset(
         name=f"summaries__{service.prefix}",
         specs=[
             dg.AssetSpec(
-                summary_key(service, metric),
+                summary_key(service, metric.name),
                 deps=[EVENTS],
-                description=f"{DESCRIPTIONS[metric]} A day is a calendar day in {service.time_zone}.",
+                description=f"{metric.description} A day is a calendar day in {service.time_zone}.",
                 group_name="summaries",
                 kinds={"clickhouse", "sql"},
                 owners=[service.owner],
                 skippable=True,
-                metadata={"dagster/table_name": f"{DATABASE}.{table_of(service, metric)}"},
+                metadata={
+                    "dagster/table_name": f"{DATABASE}.{table_of(service, metric.name)}",
+                    "sql": dg.MetadataValue.md(f"```sql\n{statement(f'metrics/{metric.name}')}\n```"),
+                },
                 tags={"service": service.name},
             )
+            for metric in METRICS.values()
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=summary_key(service, metric))
             for metric in METRICS
+            for name in check_names(metric)
         ],
         can_subset=True,
         pool="clickhouse",
     )
-    def rebuild(context: dg.AssetExecutionContext, platform: SettingsResource) -> Iterator[Any]:
-        client = clickhouse.connect(platform.load())
+    def rebuild(context: dg.AssetExecutionContext, config: SummaryConfig, platform: SettingsResource) -> Iterator[Any]:
+        settings = platform.load()
+        run_date = datetime.now(UTC).date()
+        chosen = [metric for metric in METRICS if summary_key(service, metric) in context.selected_asset_keys]
+        client = clickhouse.connect(settings, query_tags={"run": context.run.run_id, "service": service.name})
         try:
-            for metric in METRICS:
-                key = summary_key(service, metric)
-                if key not in context.selected_asset_keys:
-                    continue
-                summary = rebuild_summary(client, service, metric, datetime.now(UTC).date())
-                yield dg.MaterializeResult(
-                    asset_key=key,
-                    metadata={
-                        "dagster/row_count": summary.rows,
-                        "duration_s": round(summary.seconds, 3),
-                        "first_day": str(summary.first_day),
-                        "last_day": str(summary.last_day),
-                        "time_zone": service.time_zone,
-                    },
+            s3 = aws.s3(settings)
+            locks = PartitionLocks(client, worker_name(), settings.loader_lease_s)
+            refreshed = refresh_blocks(client, locks, [service], cluster=settings.clickhouse_cluster)
+            results: list[dg.MaterializeResult[Any]] = []
+            for metric in chosen:
+                summary = rebuild_summary(
+                    client, locks, service, metric, run_date, full=config.full, cluster=settings.clickhouse_cluster
                 )
+                url, size = export_summary(client, s3, settings.curated_bucket, service, metric)
+                results.append(
+                    dg.MaterializeResult(
+                        asset_key=summary_key(service, metric),
+                        metadata={
+                            "dagster/row_count": summary.rows,
+                            "dagster/uri": url,
+                            "bytes": size,
+                            "duration_s": round(summary.seconds, 3),
+                            "execution_date": str(run_date),
+                            "first_day": str(summary.first_day),
+                            "last_day": str(summary.last_day),
+                            "days_computed": summary.days,
+                            "days_rebuilt": len(refreshed.days.get(service.name, ())),
+                            "time_zone": service.time_zone,
+                            "chart": dg.MetadataValue.md(chart(client, service, metric)),
+                        },
+                    )
+                )
+            page = publish_page(client, s3, settings.curated_bucket, service)
+            selected_checks = context.selected_asset_check_keys
+            for metric, result in zip(chosen, results, strict=True):
+                key = summary_key(service, metric)
+                # After all tables: the checks compare them with each other.
+                checks = check_summary(client, service, metric, run_date)
+                yield dg.MaterializeResult(asset_key=key, metadata={**(result.metadata or {}), "page": page})
+                for check in checks:
+                    if dg.AssetCheckKey(key, check.name) in selected_checks:
+                        yield dg.AssetCheckResult(
+                            asset_key=key,
+                            check_name=check.name,
+                            passed=check.passed,
+                            severity=dg.AssetCheckSeverity.ERROR,
+                            metadata={"detail": check.detail},
+                        )
         finally:
             client.close()
 

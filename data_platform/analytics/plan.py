@@ -1,0 +1,80 @@
+"""Which days of which service have to be built anew: what the blocks were built from against what is there. Pure."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from data_platform.analytics.days import days_touched
+from data_platform.analytics.sql_files import statement
+from data_platform.catalog.models import Service
+
+Signatures = Mapping[date, int]  # of the partitions of analytics.events, by UTC day
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the blocks of a service were last built from."""
+
+    signatures: Signatures
+    config: int | None  # None: never built
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What decides how events become blocks; services that agree in it are built together."""
+
+    time_zone: str
+    view: str
+    cart: str
+
+    @classmethod
+    def of(cls, service: Service) -> "Profile":
+        """The profile of a service."""
+        return cls(service.time_zone, service.conversion.view, service.conversion.cart)
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """The days of a service whose blocks are dropped (`clear`), and those of them that are made anew (`build`)."""
+
+    clear: frozenset[date]
+    build: frozenset[date]
+
+
+def config_of(service: Service) -> int:
+    """A digest of what the blocks of a service depend on besides the events."""
+    texts = [str(Profile.of(service)), str(service.min_data_date)]
+    texts += [
+        statement(f"blocks/{name}")
+        for name in ("kept", "event_days", "user_days", "session_parts", "sessions", "record_uids", "losers")
+    ]
+    return int.from_bytes(hashlib.sha256("\n".join(texts).encode()).digest()[:8], "big")
+
+
+def plan_service(
+    service: Service, found: Signatures, built: Built, existing: Sequence[date], pending: Sequence[date]
+) -> ServicePlan:
+    """The plan of one service. `existing`: days its blocks hold; `pending`: days an unfinished refresh had begun."""
+    if built.config != config_of(service):
+        clear = set(existing) | days_touched(service.time_zone, found)
+    else:
+        changed = {ds for ds in found.keys() | built.signatures.keys() if found.get(ds) != built.signatures.get(ds)}
+        clear = days_touched(service.time_zone, changed)
+    clear |= set(pending)
+    first = service.min_data_date
+    return ServicePlan(frozenset(clear), frozenset(day for day in clear if first is None or day >= first))
+
+
+def chunks(days: Sequence[date], rows: Mapping[date, int], limit: int) -> list[list[date]]:
+    """The days in order, cut so that the UTC days around each piece hold about `limit` rows at most."""
+    pieces: list[list[date]] = []
+    size = 0
+    for day in sorted(days):
+        here = rows.get(day, 0)
+        if not pieces or size + here > limit:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(day)
+        size += here
+    return pieces

@@ -1,0 +1,15 @@
+-- The events of the days to build, each once: of records with the same log.record.uid the losers are left out.
+SELECT
+    service_name AS service,
+    {local_day} AS day,
+    event_time,
+    event_name,
+    user_id,
+    session_id,
+    source_object,
+    source_position
+FROM analytics.events
+WHERE service_name IN {services:Array(String)}
+    AND _ds BETWEEN {first_ds:Date} AND {last_ds:Date}
+    AND (service_name, day) IN (SELECT service, day FROM {targets})
+    AND (source_object, source_position) NOT IN (SELECT source_object, source_position FROM {losers})

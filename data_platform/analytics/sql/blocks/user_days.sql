@@ -1,0 +1,4 @@
+-- One row per user and day of activity.
+SELECT DISTINCT service, day, assumeNotNull(kept.user_id) AS user_id
+FROM {kept} AS kept
+WHERE kept.user_id IS NOT NULL

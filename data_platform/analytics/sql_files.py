@@ -1,0 +1,42 @@
+"""The .sql files of this package: read once, without their leading comment, tables and small numbers filled in."""
+
+from functools import cache
+from importlib.resources import files
+
+SCHEMA = "schema"
+# The day of an event, from the boundaries of days.py: a year of them is too long for a parameter in a URL.
+LOCAL_DAY = (
+    "transform(roundDown(intDiv(toUnixTimestamp64Nano(event_time), 1000000000), "
+    "(SELECT groupArray(start) FROM {stretches})), (SELECT groupArray(start) FROM {stretches}), "
+    "(SELECT groupArray(day) FROM {stretches}), toDate(0))"
+)
+
+
+def statement(path: str, **names: str) -> str:
+    """The statement in `sql/<path>.sql`; `{name}` becomes the given text, `{name:Type}` stays a query parameter."""
+    text = _read(path).replace("{local_day}", LOCAL_DAY)
+    for name, value in names.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def schema_ddl(cluster: str | None = None) -> list[str]:
+    """The statements that make the building blocks' tables, in order; every one may be repeated."""
+    replicated = "Replicated" if cluster is not None else ""
+    text = statement(
+        SCHEMA,
+        cluster=f" ON CLUSTER '{cluster}'" if cluster is not None else "",
+        merge_tree=f"{replicated}MergeTree",
+        replacing=f"{replicated}ReplacingMergeTree",
+    )
+    lines = [line for line in text.splitlines() if not line.startswith("--")]
+    return [part.strip() for part in "\n".join(lines).split(";\n") if part.strip(" \n;")]
+
+
+@cache
+def _read(path: str) -> str:
+    lines = files("data_platform.analytics").joinpath(f"sql/{path}.sql").read_text(encoding="utf-8").splitlines()
+    if path != SCHEMA:
+        while lines and lines[0].startswith("--"):
+            lines.pop(0)
+    return "\n".join(lines)
