@@ -1,7 +1,7 @@
 """Sending one alert over its owner's channels: Slack's incoming webhooks, e-mail through SES. Fails harmlessly.
 
 A webhook takes about one message a second and is shut off by Slack when it gets many more, so each has a window of a
-minute that all processes of this machine share (a locked file below DATA_PLATFORM_HOME).
+minute that all processes of this machine share (locked files below DATA_PLATFORM_HOME, where what was sent is kept).
 """
 
 import fcntl
@@ -10,7 +10,8 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,6 +22,7 @@ from data_platform.settings import Settings
 
 TIMEOUT_S = 5.0
 WINDOW_S = 60.0
+TOLD_S = 86_400.0
 SLACK_LENGTH = 3_000  # a section of text holds no more
 
 
@@ -42,12 +44,19 @@ class Delivery:
 
 
 def deliver(settings: Settings, route: Route, alert: Alert, *, now: Callable[[], float] = time.time) -> list[Delivery]:
-    """Send `alert` over every channel of `route`; never raises for what the other side does."""
+    """Send `alert` over every channel of `route` unless it was sent within a day (then: no outcomes).
+
+    Never raises for what the other side does. Sent on one channel counts as sent.
+    """
     outcomes: list[Delivery] = []
+    if told_lately(settings, alert, now=now()):
+        return outcomes
     if route.slack is not None:
         outcomes.append(_slack(settings, route.slack.get_secret_value(), alert, now))
     if route.email and settings.alert_sender is not None:
         outcomes.append(_email(settings, settings.alert_sender, route.email, alert))
+    if any(each.delivered is Delivered.SENT for each in outcomes):
+        remember(settings, alert, now=now())
     return outcomes
 
 
@@ -89,28 +98,53 @@ def _email(settings: Settings, sender: str, receivers: tuple[str, ...], alert: A
 
 def take_slot(settings: Settings, webhook: str, *, now: float) -> bool:
     """Whether one more message may go to `webhook` now (seconds since 1970); counts it when it may."""
+    name = hashlib.sha256(webhook.encode()).hexdigest()[:16]
+    with _kept(settings, name) as moments:
+        for key in [key for key, moment in moments.items() if not now - WINDOW_S < moment <= now]:
+            del moments[key]
+        if len(moments) >= settings.alert_per_minute:
+            return False
+        moments[f"{now}#{len(moments)}"] = now
+        return True
+
+
+def told_lately(settings: Settings, alert: Alert, *, now: float) -> bool:
+    """Whether this very message was sent within a day: by a tick that died before its cursor was kept, or hourly."""
+    with _kept(settings, "told") as told:
+        return now - told.get(alert.key, 0.0) < TOLD_S
+
+
+def remember(settings: Settings, alert: Alert, *, now: float) -> None:
+    """Keep that the alert was sent; what is older than a day is forgotten."""
+    with _kept(settings, "told") as told:
+        for key in [key for key, moment in told.items() if now - moment >= TOLD_S]:
+            del told[key]
+        told[alert.key] = now
+
+
+@contextmanager
+def _kept(settings: Settings, name: str) -> Generator[dict[str, float]]:
+    """Moments by key, read and written under a lock that all processes of this machine respect."""
     folder = settings.home / "alerts"
     folder.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(webhook.encode()).hexdigest()[:16]
     with (folder / f"{name}.json").open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        sent = [moment for moment in _moments(file.read()) if now - WINDOW_S < moment <= now]
-        allowed = len(sent) < settings.alert_per_minute
-        if allowed:
-            sent.append(now)
-        file.seek(0)
-        file.truncate()
-        json.dump(sent, file)
-    return allowed
+        moments = _moments(file.read())
+        try:
+            yield moments
+        finally:
+            file.seek(0)
+            file.truncate()
+            json.dump(moments, file)
 
 
-def _moments(text: str) -> list[float]:
+def _moments(text: str) -> dict[str, float]:
     """The file's content; one that a crash cut short counts as empty."""
     try:
-        return [float(moment) for moment in json.loads(text or "[]")]
-    except (ValueError, TypeError):
-        return []
+        return {str(key): float(moment) for key, moment in json.loads(text or "{}").items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _escaped(text: str) -> str:

@@ -137,4 +137,4 @@ def _tell(settings: Settings, lag: Lag) -> bool:
     )
     alerts = group([problem], env=settings.env, dagster_url=settings.dagster_url)
     outcomes = [each for alert in alerts for each in deliver(settings, route, alert)]
-    return all(each.delivered is Delivered.SENT for each in outcomes)
+    return not outcomes or any(each.delivered is Delivered.SENT for each in outcomes)

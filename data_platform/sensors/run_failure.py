@@ -1,7 +1,7 @@
 """Ended runs -> messages to owners: grouped over runs and partitions, once, with the reason and the next step.
 
 A plain sensor over ended runs, not Dagster's run-failure sensor: that one is called once per run, so a backfill of 100
-runs would send 100 messages. Sends at least once: what was sent is in the cursor, which Dagster stores after the tick.
+runs would send 100 messages. A message that was not taken is tried again for ATTEMPTS ticks, then left to the log.
 """
 
 import time
@@ -25,7 +25,6 @@ INTERVAL_S = 60
 DEADLINE_S = 40.0  # Dagster gives a tick 60 s
 BATCH = 50
 ATTEMPTS = 5
-TOLD_KEPT = 200
 WILL_RETRY_TAG = "dagster/will_retry"
 NOBODY = "nobody"
 
@@ -38,7 +37,6 @@ class Cursor(BaseModel):
     v: int = 1
     after: datetime
     seen: list[str] = []
-    told: dict[str, str] = {}  # alert -> the day it was sent: an hourly check that goes on failing is told once a day
     attempts: int = 0
 
 
@@ -65,29 +63,27 @@ def alert_sensor(catalog: Catalog, status: dg.DefaultSensorStatus) -> dg.SensorD
         routes = read_routes(settings)
         cursor = read_cursor(context.cursor, now)
         records, problems = _problems(context.instance, catalog, cursor, deadline)
-        told = {key: day for key, day in cursor.told.items() if day == now.date().isoformat()}
         left: list[str] = []
         sent = 0
         for alert in group(problems, env=settings.env, dagster_url=settings.dagster_url):
             route = route_of(routes, alert.owner)
-            if route is None or alert.key in told:
+            if route is None:
                 continue
             if time.monotonic() > deadline:
-                left.append("the tick's time is over")
-                break
+                left.append(alert.title)
+                continue
             outcomes = deliver(settings, route, alert)
+            arrived = any(each.delivered is Delivered.SENT for each in outcomes)
+            sent += arrived
             bad = [each for each in outcomes if each.delivered is not Delivered.SENT]
-            if bad and len(bad) == len(outcomes):
-                left += [f"{alert.title}: {each.channel}: {each.reason}" for each in bad]
-            else:
-                told[alert.key] = now.date().isoformat()
-                sent += 1
-        for line in left:
-            context.log.warning("not sent: %s", line)
+            for each in bad:
+                context.log.warning("not sent: %s: %s: %s", alert.title, each.channel, each.reason)
+            if bad and not arrived:
+                left.append(alert.title)
         if left and cursor.attempts + 1 < ATTEMPTS:
-            following = cursor.model_copy(update={"told": _newest(told), "attempts": cursor.attempts + 1})
+            following = cursor.model_copy(update={"attempts": cursor.attempts + 1})
         else:
-            following = _advanced(cursor, records, told)
+            following = _advanced(cursor, records)
         return dg.SensorResult(
             cursor=following.model_dump_json(),
             skip_reason=dg.SkipReason(f"{len(records)} ended runs, {sent} messages, {len(left)} not sent"),
@@ -96,18 +92,14 @@ def alert_sensor(catalog: Catalog, status: dg.DefaultSensorStatus) -> dg.SensorD
     return tick
 
 
-def _advanced(cursor: Cursor, records: list[dg.RunRecord], told: dict[str, str]) -> Cursor:
+def _advanced(cursor: Cursor, records: list[dg.RunRecord]) -> Cursor:
     after, seen = cursor.after, list(cursor.seen)
     for record in records:
         moment = record.update_timestamp
         if moment > after:
             after, seen = moment, []
         seen.append(record.dagster_run.run_id)
-    return Cursor(after=after, seen=seen, told=_newest(told))
-
-
-def _newest(told: dict[str, str]) -> dict[str, str]:
-    return dict(list(told.items())[-TOLD_KEPT:])
+    return Cursor(after=after, seen=seen)
 
 
 def _problems(

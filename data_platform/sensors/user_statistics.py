@@ -18,7 +18,7 @@ from data_platform.errors import ConfigurationError
 from data_platform.provisioning.routes import statistics_route
 from data_platform.resources.settings import SettingsResource
 from data_platform.statistics.apply import TIMEOUT_S
-from data_platform.statistics.inbox import Inbox, Message, MessageError, parse_message
+from data_platform.statistics.inbox import BATCH, Inbox, Message, MessageError, parse_message
 from data_platform.statistics.runs import finished
 from data_platform.statistics.source import FileVersion, find
 
@@ -96,8 +96,8 @@ def user_statistics_sensor(job: Any, *, start: bool) -> dg.SensorDefinition:
             messages = inbox.receive(wait_s=WAIT_S)
             for message in messages:
                 tick.add(s3, message)
-            if not messages:
-                break
+            if len(messages) < BATCH:
+                break  # what is left comes with the next tick
         engine = postgres.engine(settings, pool_size=1)
         try:
             with engine.connect() as connection:
