@@ -55,6 +55,11 @@ def add(connection: sa.Connection, event: OutboxEvent) -> bool:
     return inserted.first() is not None
 
 
+def exists(connection: sa.Connection, event_id: UUID) -> bool:
+    """Whether this platform wrote the event, published or not."""
+    return connection.execute(sa.select(outbox.c.id).where(outbox.c.event_id == event_id)).first() is not None
+
+
 def take(connection: sa.Connection, limit: int) -> list[tuple[int, OutboxEvent]]:
     """The oldest unpublished events with their numbers, locked until the transaction ends; others take none of them."""
     rows = connection.execute(

@@ -65,11 +65,12 @@ def claim(
     request_id: str | None = None,
     unclaimed_for: timedelta | None = None,
     run_id: str | None = None,
+    external: bool = False,
 ) -> Claim | None:
     """Take the next request that waits, or whose next attempt is due; None when there is none for now.
 
     `bucket_prefix` is `s3://bucket/unload-results/`; the attempt's own prefix is below it. Callers with the fewest
-    running requests go first. Commit at once.
+    running requests go first; `external` work is not counted against anybody. Commit at once.
     """
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIMING)))
     table = unload_requests
@@ -82,12 +83,13 @@ def claim(
     )
     busy = sa.func.coalesce(running.c.number, 0)
     room = busy < sa.func.coalesce(api_tokens.c.concurrency, Limits.concurrency)
+    ready = sa.true() if external else room
     due = sa.and_(table.c.status == "RUNNING", table.c.lease_owner.is_(None), table.c.resume_at <= now)
     query = (
         sa.select(table.c.request_id)
         .outerjoin(running, running.c.caller == table.c.caller)
         .outerjoin(api_tokens, api_tokens.c.name == table.c.caller)
-        .where(table.c.status.in_(("PENDING", "RUNNING")), sa.or_(sa.and_(table.c.status == "PENDING", room), due))
+        .where(table.c.status.in_(("PENDING", "RUNNING")), sa.or_(sa.and_(table.c.status == "PENDING", ready), due))
         .order_by((table.c.status == "PENDING"), busy, table.c.created_at, table.c.request_id)
         .limit(1)
         .with_for_update(of=table, skip_locked=True)

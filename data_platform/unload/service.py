@@ -1,0 +1,84 @@
+"""Everything that finishes requests, as threads of one process: workers, reconciler, outbox relay, listener, notices.
+
+The API process runs it; many processes may, on the same ledger.
+"""
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from data_platform.clients import aws, kafka
+from data_platform.settings import Settings
+from data_platform.unload.events import RELAY_BATCH, relay
+from data_platform.unload.listener import Listener
+from data_platform.unload.notices import Notices
+from data_platform.unload.reconcile import Reconciler
+from data_platform.unload.workers import Workers
+
+if TYPE_CHECKING:
+    from confluent_kafka import Producer
+    from sqlalchemy import Engine
+
+log = logging.getLogger(__name__)
+
+RELAY_EVERY_S = 0.5
+RELAY_PAUSE_S = 5.0
+DELIVERY_TIMEOUT_S = 15.0  # below the 30 s a round waits, so that a lost broker is told and not waited for
+
+
+class UnloadService:
+    """Start it, wake it when a request is accepted, stop it within the grace and a few seconds."""
+
+    def __init__(self, settings: Settings, ledger: "Engine", *, workers: int = 2) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        s3 = aws.s3(settings)
+        self._notices = Notices(settings)
+        self.workers = Workers(settings, ledger, s3, count=workers, on_final=self._notices.tell)
+        self._reconciler = Reconciler(settings, ledger, s3, on_final=self._notices.tell)
+        self._ending = threading.Event()
+        self._listening = threading.Event()
+        self._listener: Listener | None = None
+        self._relay: threading.Thread | None = None
+        if settings.kafka_bootstrap_servers is not None:
+            self._listener = Listener(settings, ledger, s3, on_ready=self._listening.set)
+            self._relay = threading.Thread(target=self._publish, name="unload-relay", daemon=True)
+        else:
+            log.warning("KAFKA_BOOTSTRAP_SERVERS is not set: notices wait in the outbox")
+
+    def start(self) -> None:
+        """Start all parts."""
+        self._notices.start()
+        self.workers.start()
+        self._reconciler.start()
+        if self._listener is not None and self._relay is not None:
+            self._listener.start()
+            self._relay.start()
+
+    def wake(self) -> None:
+        """A request was accepted."""
+        self.workers.wake()
+
+    def stop(self, grace_s: float = 6.0) -> None:
+        """End all parts; queries that do not end within the grace are cancelled and their requests handed back."""
+        self._ending.set()
+        self.workers.stop(grace_s)
+        self._reconciler.stop()
+        if self._listener is not None:
+            self._listener.stop()
+        if self._relay is not None:
+            self._relay.join(3)
+        self._notices.stop()
+
+    def _publish(self) -> None:
+        producer: Producer | None = None
+        while not self._ending.is_set():
+            try:
+                producer = producer or kafka.producer(self._settings, delivery_timeout_s=DELIVERY_TIMEOUT_S)
+                if relay(self._ledger, producer) < RELAY_BATCH:
+                    self._ending.wait(RELAY_EVERY_S)
+            except Exception as error:  # noqa: BLE001 - broker or database are away: what waits follows later
+                log.warning("notices wait: %s", type(error).__name__)
+                # A producer that lost its sequence never recovers; a new one may say things twice, with the same id.
+                producer = None
+                self._ending.wait(RELAY_PAUSE_S)
