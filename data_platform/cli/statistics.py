@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from data_platform.statistics.errors import Level
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-HISTORY_COLUMNS = (
-    *("started_at", "key", "status", "records", "inserted", "updated", "unchanged", "rejected", "withheld"),
-    *("inconsistencies", "duration_s", "run_id"),
-)
 AUDIT_COLUMNS = ("at", "level", "event", "error_class", "line", "column", "value", "rule", "message")
 
 
@@ -81,7 +77,7 @@ def history(
     with _ledger() as connection:
         rows = runs.history(connection, limit=limit, status=None if status is None else status.upper())
     if not as_json:
-        rows = [{name: row[name] for name in HISTORY_COLUMNS} for row in rows]
+        rows = [_history_row(row) for row in rows]
     print_rows(rows, as_json=as_json, title="Files")
 
 
@@ -102,6 +98,20 @@ def audit(
     if not as_json:
         rows = [{name: row[name] for name in AUDIT_COLUMNS} for row in rows]
     print_rows(rows, as_json=as_json, title=file)
+
+
+def _history_row(row: dict[str, Any]) -> dict[str, Any]:
+    """What fits on a line; --json has all of it."""
+    return {
+        "started": f"{row['started_at']:%Y-%m-%d %H:%M:%S}",
+        "file": row["key"].rpartition("/")[2],
+        "status": row["status"],
+        "records": row["records"],
+        "changed": row["inserted"] + row["updated"],
+        "unchanged": row["unchanged"],
+        "rejected": row["rejected"],
+        "seconds": row["duration_s"],
+    }
 
 
 @contextmanager

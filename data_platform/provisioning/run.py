@@ -24,12 +24,14 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     from data_platform.provisioning.buckets import bucket_plans, provision_bucket
     from data_platform.provisioning.queues import provision_route
     from data_platform.provisioning.routes import routes
+    from data_platform.provisioning.statistics_alarms import provision_statistics_alarms
 
     clients = connect(settings)
     together(
         *(lambda plan=plan: provision_bucket(clients.s3, plan, recorder) for plan in bucket_plans(settings)),
         *(lambda route=route: provision_route(clients, route, recorder) for route in routes(settings, catalog)),
         lambda: provision_alarms(clients.cloudwatch, settings, catalog, recorder),
+        lambda: provision_statistics_alarms(clients.cloudwatch, settings, recorder),
     )
 
 

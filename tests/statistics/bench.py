@@ -67,7 +67,12 @@ class Bench:
 
     def staging(self) -> list[str]:
         """Staging tables that are there."""
-        return [name for (name,) in self.rows("SELECT relname FROM pg_class WHERE relname ^@ 'statistics_staging_'")]
+        return [
+            name
+            for (name,) in self.rows(
+                "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ^@ 'statistics_staging_'"
+            )
+        ]
 
     def assert_ledger_agrees(self) -> None:
         """Table, chunks, metadata and audit tell the same story, and nobody's row lacks a user."""

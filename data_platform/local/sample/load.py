@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
+from sqlalchemy.exc import SQLAlchemyError
 
 from data_platform.clients import aws, postgres
 from data_platform.errors import ConfigurationError, PlatformError
@@ -60,7 +61,7 @@ def load_sample(settings: Settings, parts: Iterable[str] | None = None, tell: Te
             raise SampleError(
                 f"{part}: {error}", hint="data-platform provision makes the buckets", fault=aws.classify(error)
             ) from error
-        except psycopg.Error as error:
+        except (psycopg.Error, SQLAlchemyError) as error:
             raise SampleError(
                 f"{part}: {error}", hint="data-platform cloud status", fault=postgres.classify(error)
             ) from error

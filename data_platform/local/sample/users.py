@@ -7,8 +7,11 @@ import csv
 from io import StringIO
 from random import Random
 
-import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
+from data_platform.clients import postgres
+from data_platform.ledger.user_statistics import users
 from data_platform.settings import Settings
 
 USERS = 100
@@ -32,24 +35,27 @@ def statistics_csv() -> bytes:
 
 
 def load_users(settings: Settings) -> int | None:
-    """Insert the users that are not there; how many there are then, None where there is no table `users`.
+    """Insert the users that are not there; how many there are then, None where the ledger was never migrated.
 
-    Raises psycopg's errors.
+    Raises SQLAlchemy's errors.
     """
-    settings.require("postgres_url")
-    url = settings.postgres_url
-    plain = "" if url is None else url.get_secret_value().replace("postgresql+psycopg://", "postgresql://")
-    with psycopg.connect(plain) as connection, connection.cursor() as cursor:
-        row = cursor.execute("SELECT to_regclass('users')").fetchone()
-        if row is None or row[0] is None:
-            return None
-        cursor.executemany(
-            "INSERT INTO users (user_id, username, email, created_at, updated_at, is_active, metadata)"
-            " VALUES (%s, %s, %s, now(), now(), true, '{}') ON CONFLICT (user_id) DO NOTHING",
-            [
-                (user_id(number), f"testuser{number:03d}", f"test{number:03d}@example.com")
+    engine = postgres.engine(settings, pool_size=1)
+    try:
+        with engine.begin() as connection:
+            if not sa.inspect(connection).has_table(users.name):
+                return None
+            rows = [
+                {
+                    "user_id": user_id(number),
+                    "username": f"testuser{number:03d}",
+                    "email": f"test{number:03d}@example.com",
+                    "is_active": True,
+                    "metadata": {},
+                }
                 for number in range(1, USERS + 1)
-            ],
-        )
-        found = cursor.execute("SELECT count(*) FROM users WHERE user_id LIKE 'U00%'").fetchone()
-        return 0 if found is None else int(found[0])
+            ]
+            connection.execute(insert(users).on_conflict_do_nothing(index_elements=[users.c.user_id]), rows)
+            ours = users.c.user_id.in_([row["user_id"] for row in rows])
+            return connection.execute(sa.select(sa.func.count()).select_from(users).where(ours)).scalar_one()
+    finally:
+        engine.dispose()
