@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from data_platform.ledger.locks import Lock
 
-FOREIGN_KEY_VIOLATION = "23503"
 ATTEMPTS = 3
 
 
@@ -111,13 +110,11 @@ def apply_chunks(
 def _apply(
     engine: "Engine", run: Run, chunk: Chunk, lock: "Lock", lease_s: float, on_event: Callable[[ChunkEvent], None]
 ) -> None:
-    from sqlalchemy.exc import IntegrityError
+    from psycopg.errors import ForeignKeyViolation
 
     try:
         _transaction(engine, run, chunk, lock, lease_s, on_event, vanished=False)
-    except IntegrityError as error:
-        if postgres.sqlstate(error) != FOREIGN_KEY_VIOLATION:
-            raise
+    except ForeignKeyViolation:
         # A user was removed after the file was classified: its row is a reject now, told in the same transaction.
         _transaction(engine, run, chunk, lock, lease_s, on_event, vanished=True)
 

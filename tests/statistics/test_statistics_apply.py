@@ -1,0 +1,140 @@
+"""Applying a file: once, again, in part; what the ledger says about it; what is refused and what is put right."""
+
+from typing import Any
+
+import pytest
+
+from data_platform.statistics.apply import Progress
+from tests.statistics.bench import HEADER, Bench
+
+pytestmark = pytest.mark.integration
+
+
+def rows(first: int, last: int, plus: int = 0) -> str:
+    return "".join(f"U{n:05d},{n + plus},{n}\n" for n in range(first, last + 1))
+
+
+def stamps(bench: Bench) -> dict[str, Any]:
+    return dict(bench.rows("SELECT user_id, updated_at FROM user_statistics"))  # pyright: ignore[reportArgumentType] - pairs
+
+
+def test_equal_rows_of_another_file_are_not_touched(bench: Bench) -> None:
+    bench.apply(bench.drop(HEADER + rows(1, 40)))
+    before = stamps(bench)
+    outcome = bench.apply(bench.drop(HEADER + rows(1, 19) + rows(20, 30, plus=5) + rows(31, 50)))
+    assert (outcome.inserted, outcome.updated, outcome.unchanged) == (10, 11, 29)
+    after = stamps(bench)
+    assert {user for user, at in before.items() if after[user] != at} == {f"U{n:05d}" for n in range(20, 31)}
+
+
+def test_the_same_event_twice_changes_nothing_even_after_a_newer_file(bench: Bench) -> None:
+    first = bench.drop(HEADER + rows(1, 10))
+    bench.apply(first)
+    bench.apply(bench.drop(HEADER + rows(1, 10, plus=7)))
+    before = stamps(bench)
+    assert bench.apply(first).status == "ALREADY_DONE"  # SQS delivers a message more than once
+    assert stamps(bench) == before
+
+
+def test_the_same_key_put_again_is_another_file(bench: Bench) -> None:
+    first = bench.drop(HEADER + rows(1, 5), name="same.csv")
+    bench.apply(first)
+    second = bench.drop(HEADER + rows(1, 5, plus=1), name="same.csv")
+    assert first.file_id != second.file_id
+    assert bench.apply(second).updated == 5
+    assert [generation for (generation,) in bench.rows("SELECT generation FROM processing_metadata")] == [1, 1]
+
+
+def test_a_file_over_the_threshold_is_applied_not_at_all(bench: Bench) -> None:
+    file = bench.drop(HEADER + rows(1, 8) + "U99998,1,1\nU99999,1,1\n")
+    outcome = bench.apply(file, options={"max_rejected_percent": 19})
+    assert (outcome.status, outcome.applied, outcome.rejected, outcome.withheld) == ("REFUSED", 0, 2, 8)
+    assert "2 of 10 lines are bad (20.0 %), more than the 19 %" in (outcome.reason or "")
+    assert bench.table() == {}
+    assert bench.apply(file, options={"max_rejected_percent": 20}).status == "ALREADY_DONE"  # the event once more
+    again = bench.apply(file, options={"max_rejected_percent": 20}, again=True)  # a person
+    assert (again.status, again.applied) == ("DONE", 8)
+
+
+def test_the_lines_of_a_record_count_not_the_record(bench: Bench) -> None:
+    swallowed = '"' + "x\n" * 30 + '",1,1\n'
+    outcome = bench.apply(bench.drop(HEADER + rows(1, 60) + swallowed), options={"max_rejected_percent": 10})
+    assert outcome.status == "REFUSED"
+    assert "31 of 91 lines are bad" in (outcome.reason or "")
+
+
+def test_a_user_removed_while_the_file_is_applied_is_a_reject_of_its_chunk(bench: Bench) -> None:
+    def remove(progress: Progress) -> None:
+        if progress.step == "planned":
+            bench.write("DELETE FROM users WHERE user_id = 'U00007'")
+
+    outcome = bench.apply(bench.drop(HEADER + rows(1, 20)), options={"chunk_rows": 5}, on_progress=remove)
+    assert (outcome.inserted, outcome.rejected, outcome.inconsistencies) == (19, 1, 0)
+    assert outcome.conserved
+    assert bench.rows("SELECT line, rule, error_class FROM audit_logs WHERE event = 'ROW_REJECTED'") == [
+        (8, "user_not_found", "UserNotFoundError")
+    ]
+    bench.assert_ledger_agrees()
+
+
+def test_the_comparison_notices_what_somebody_else_changed(bench: Bench) -> None:
+    def meddle(progress: Progress) -> None:
+        if progress.step == "comparing":
+            bench.write("UPDATE user_statistics SET post_count = 99 WHERE user_id IN ('U00003', 'U00004')")
+
+    outcome = bench.apply(bench.drop(HEADER + rows(1, 20)), on_progress=meddle)
+    assert outcome.inconsistencies == 2
+    assert "TABLE_DIFFERS" in bench.told[-1]
+    assert "ERROR" in bench.told[-1]
+
+
+def test_audit_rows_stop_at_the_limit_and_say_so(bench: Bench) -> None:
+    bad = "".join(f"U{n:05d},x,1\n" for n in range(1, 31))
+    outcome = bench.apply(bench.drop(HEADER + bad), options={"max_audit_errors": 10})
+    assert outcome.rejected == 30
+    assert bench.rows("SELECT count(*) FROM audit_logs WHERE event = 'ROW_REJECTED'") == [(10,)]
+    assert bench.rows("SELECT message FROM audit_logs WHERE event = 'ROWS_REJECTED'") == [
+        ("20 more stand in the reject file only",)
+    ]
+
+
+def test_a_finished_run_whose_staging_was_lost_is_abandoned_and_done_anew(bench: Bench) -> None:
+    file = bench.drop(HEADER + rows(1, 20))
+
+    class Stop(Exception):  # noqa: N818 - stands for whatever ends a process
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.step == "planned":
+            raise Stop
+
+    with pytest.raises(Stop):
+        bench.apply(file, on_progress=stop)
+    for name in bench.staging():
+        bench.write(f"DROP TABLE {name}")
+    assert bench.apply(file).status == "DONE"
+    assert bench.rows("SELECT status FROM processing_metadata ORDER BY generation") == [("ABANDONED",), ("DONE",)]
+    assert len(bench.table()) == 20
+
+
+def test_staging_that_nobody_took_up_is_removed_after_a_week(bench: Bench) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == "planned":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.apply(bench.drop(HEADER + rows(1, 5)), on_progress=stop)
+    assert len(bench.staging()) == 2
+    bench.apply(bench.drop(HEADER + rows(1, 5)))
+    assert len(bench.staging()) == 2  # it is young
+    bench.write("UPDATE processing_metadata SET started_at = started_at - interval '8 days'")
+    bench.apply(bench.drop(HEADER + rows(6, 9)))
+    assert bench.staging() == []
+
+
+def test_a_dry_run_writes_nothing_anywhere(bench: Bench) -> None:
+    outcome = bench.apply(bench.drop(HEADER + rows(1, 5) + "U1,x,1\n"), dry_run=True)
+    assert (outcome.status, outcome.records, outcome.rejected, outcome.withheld) == ("DRY_RUN", 6, 1, 5)
+    for table in ("user_statistics", "processing_metadata", "batch_jobs", "audit_logs", "job_locks"):
+        assert bench.rows(f"SELECT count(*) FROM {table}") == [(0,)], table
+    assert bench.staging() == []
