@@ -17,6 +17,7 @@ from data_platform.errors import ConfigurationError
 from data_platform.jobs.instance import open_instance
 from data_platform.loading.agent import Loaded
 from data_platform.loading.loader import Outcome
+from data_platform.loading.plans import Plan
 from data_platform.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,15 +34,21 @@ class _Batch:
     bytes: int = 0
     objects: list[str] = field(default_factory=list[str])
     latency_s: float = 0.0
+    batched: int = 0
 
 
 class LoadReporter:
     """Collects finished loads and reports them every few seconds from a thread of its own."""
 
-    def __init__(self, report: Callable[[dg.AssetMaterialization], None], catalog: Catalog, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        report: Callable[[dg.AssetMaterialization], None],
+        catalog: Catalog,
+        stack: ExitStack | None = None,
+    ) -> None:
         self._report = report
         self._catalog = catalog
-        self._stack = stack
+        self._stack = stack or ExitStack()
         self._batches: dict[tuple[str, str, str], _Batch] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -69,6 +76,7 @@ class LoadReporter:
             batch.rows += loaded.result.rows
             batch.bytes += loaded.result.version.bytes
             batch.objects.append(key.key)
+            batch.batched += loaded.result.plan == Plan.LIST
             batch.latency_s = max(batch.latency_s, loaded.latency_s)
 
     def close(self) -> None:
@@ -96,6 +104,7 @@ class LoadReporter:
                 "bytes": batch.bytes,
                 "objects": len(batch.objects),
                 "latency_s": round(batch.latency_s, 3),
+                "batched": batch.batched,
                 "keys": dg.MetadataValue.json(batch.objects[:50]),
                 "loaded_by": "loader agent",
             },

@@ -1,0 +1,88 @@
+"""Messages wait and nobody receives them -> a catch-up run of the domain. A tick only looks at the queues' depth."""
+
+import time
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_platform.catalog import load_catalog
+from data_platform.clients import aws
+from data_platform.clients.classify import classify
+from data_platform.errors import Fault
+from data_platform.jobs.loading import CATCH_UP
+from data_platform.loading.queues import DomainQueue
+from data_platform.resources.settings import SettingsResource
+
+NAME = "load_queue_depth"
+INTERVAL_S = 60
+DEADLINE_S = 40.0
+STILL_TICKS = 2  # an agent between two receives looks away, too
+
+
+class Cursor(BaseModel):
+    """How many ticks in a row a domain's messages waited with none in flight; how many runs were asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    v: int = 1
+    still: dict[str, int] = {}
+    asked: int = 0
+
+
+def load_queue_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """The sensor over every domain's queue."""
+
+    @dg.sensor(
+        name=NAME,
+        job=job,
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=status,
+        description="Starts a catch-up run when messages wait in a load queue and no agent receives them.",
+    )
+    def tick(context: dg.SensorEvaluationContext, platform: SettingsResource) -> Any:
+        deadline = time.monotonic() + DEADLINE_S
+        settings = platform.load()
+        catalog = load_catalog(settings.catalog)
+        cursor = read_cursor(context.cursor)
+        sqs = aws.sqs(settings)
+        still: dict[str, int] = {}
+        for domain in catalog.domains:
+            if time.monotonic() > deadline:
+                break
+            try:
+                depth = DomainQueue.open(sqs, settings, domain).depth()
+            except Exception as error:
+                if classify(error) is Fault.UNKNOWN:
+                    raise
+                context.log.warning("the queue of %s could not be asked: %s", domain, error)
+                continue
+            if depth.waiting and not depth.in_flight:
+                still[domain] = cursor.still.get(domain, 0) + 1
+        wanted = sorted(domain for domain, ticks in still.items() if ticks >= STILL_TICKS)
+        if not wanted or _running(context.instance):
+            text = Cursor(still=still, asked=cursor.asked).model_dump_json()
+            waiting = ", ".join(f"{domain} waits" for domain in still) or "nothing waits unattended"
+            return dg.SensorResult(cursor=text, skip_reason=dg.SkipReason(waiting))
+        # The run key counts requests: a tick that is evaluated twice asks for the same run.
+        request = dg.RunRequest(
+            run_key=f"catch-up-{cursor.asked + 1}",
+            run_config={"ops": {"load_until_empty": {"config": {"domains": wanted}}}},
+            tags={"domains": ",".join(wanted)},
+        )
+        return dg.SensorResult([request], cursor=Cursor(asked=cursor.asked + 1).model_dump_json())
+
+    return tick
+
+
+def read_cursor(text: str | None) -> Cursor:
+    """The cursor; one that cannot be read begins again."""
+    try:
+        return Cursor.model_validate_json(text or "{}")
+    except ValidationError:
+        return Cursor()
+
+
+def _running(instance: dg.DagsterInstance) -> bool:
+    unfinished = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    return bool(instance.get_runs(dg.RunsFilter(job_name=CATCH_UP, statuses=unfinished), limit=1))
