@@ -12,6 +12,8 @@ from data_platform.assets.standing import standing_checks
 from data_platform.assets.summaries import summary_assets
 from data_platform.assets.user_statistics import user_statistics_assets, user_statistics_checks
 from data_platform.catalog import Catalog, load_catalog
+from data_platform.jobs.automation import NAME as AUTOMATION
+from data_platform.jobs.automation import after_new_events, automation_sensor, with_automation
 from data_platform.jobs.daily import daily_jobs, standing_job
 from data_platform.jobs.schedules import AllowList, daily_schedules, standing_schedule
 from data_platform.resources.settings import SettingsResource
@@ -45,6 +47,7 @@ def build_defs(
         standing_schedule(standing, allowed),
     ]
     sensors = [
+        automation_sensor(allowed.sensor(AUTOMATION)),
         alert_sensor(catalog, allowed.sensor(ALERTS)),
         kafka_lag_sensor(allowed.sensor(KAFKA_LAG)),
         restated_sensor(
@@ -71,4 +74,5 @@ def build_defs(
         # Small operations that wait for other engines: a process each would cost more than the work.
         executor=dg.in_process_executor,
     )
-    return with_freshness(definitions, catalog, default_hours=settings.freshness_hours)
+    automated = with_automation(definitions, {"summaries": after_new_events("30 * * * *")})
+    return with_freshness(automated, catalog, default_hours=settings.freshness_hours)

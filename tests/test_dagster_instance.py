@@ -65,7 +65,9 @@ def test_engines_are_protected_by_pools_and_the_queue_by_limits(instance: Dagste
     assert config.pool_config.default_pool_limit == 4
     assert config.run_queue_config is not None
     assert config.run_queue_config.max_concurrent_runs == 8
-    assert [limit["key"] for limit in config.run_queue_config.tag_concurrency_limits] == ["dagster/backfill"]
+    limits = {limit["key"]: limit for limit in config.run_queue_config.tag_concurrency_limits}
+    assert set(limits) == {"dagster/backfill", "data_platform/dataset"}
+    assert limits["data_platform/dataset"]["value"] == {"applyLimitPerUniqueValue": True}, "one run a dataset, not one"
     assert type(instance.run_coordinator).__name__ == "QueuedRunCoordinator"
 
 
@@ -75,6 +77,11 @@ def test_the_daemon_works_in_threads_and_forgets_old_ticks(instance: DagsterInst
         assert instance.get_settings(part)["use_threads"], part
     for part in ("sensor", "schedule", "auto_materialize"):
         assert instance.get_settings("retention")[part]["purge_after_days"], part
+
+
+@pytest.mark.integration
+def test_freshness_policies_are_evaluated(instance: DagsterInstance) -> None:
+    assert instance.freshness_enabled
 
 
 @pytest.mark.integration
