@@ -22,6 +22,7 @@ ToOption = Annotated[Path | None, typer.Option("--to", file_okay=False, help="Do
 @app.command()
 def submit(
     sql: Annotated[str | None, typer.Argument(help="The SELECT; left out: --file, or - for standard input.")] = None,
+    *,
     request_id: Annotated[str | None, typer.Option("--id", help="Request id; default: a new one.")] = None,
     file: Annotated[typer.FileText | None, typer.Option("--file", help="Read the SELECT from here.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help="csv, parquet, json, legacy.")] = None,
