@@ -1,9 +1,9 @@
 """The loader's calls to SQS for one domain: receive, delete, hide, depth, dead letter."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_platform.catalog.keys import dlq_name, queue_name
 from data_platform.clients import aws
@@ -15,6 +15,7 @@ from data_platform.settings import Settings
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
+T = TypeVar("T")
 BATCH = 10  # entries of one call
 _DEPTHS = (
     "ApproximateNumberOfMessages",
@@ -36,8 +37,8 @@ class DomainQueue:
     @classmethod
     def open(cls, sqs: "SQSClient", settings: Settings, domain: str) -> "DomainQueue":
         """Look the queues up. Raises the client's error when one does not exist."""
-        url = sqs.get_queue_url(QueueName=queue_name(settings.env, domain))["QueueUrl"]
-        dead_url = sqs.get_queue_url(QueueName=dlq_name(settings.env, domain))["QueueUrl"]
+        url = _url(sqs, settings, queue_name(settings.env, domain))
+        dead_url = _url(sqs, settings, dlq_name(settings.env, domain))
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
         return cls(sqs, url, dead_url, int(attributes.get("VisibilityTimeout", "30")))
 
@@ -84,8 +85,31 @@ class DomainQueue:
         retrying(lambda: send_letter(self.sqs, self.dead_url, letter), aws.classify, base_s=0.1, cap_s=1.0)
 
     def depth(self) -> Depth:
-        """Messages waiting (delayed ones too), in flight, dead."""
+        """Messages waiting (delayed ones too), in flight, dead; 0 dead where the rights allow only to send there."""
         own = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=list(_DEPTHS))["Attributes"]
-        dead = self.sqs.get_queue_attributes(QueueUrl=self.dead_url, AttributeNames=list(_DEPTHS))["Attributes"]
+        dead = _unless_denied(
+            lambda: self.sqs.get_queue_attributes(QueueUrl=self.dead_url, AttributeNames=list(_DEPTHS))["Attributes"],
+            {},
+        )
         waiting = int(own.get(_DEPTHS[0], 0)) + int(own.get(_DEPTHS[1], 0))
         return Depth(waiting, int(own.get(_DEPTHS[2], 0)), sum(int(dead.get(name, 0)) for name in _DEPTHS))
+
+
+def _url(sqs: "SQSClient", settings: Settings, name: str) -> str:
+    """The queue's URL; put together where the rights do not include looking it up."""
+    url = _unless_denied(lambda: sqs.get_queue_url(QueueName=name)["QueueUrl"], "")
+    if url:
+        return url
+    account = aws.client(settings, "sts").get_caller_identity()["Account"]  # needs no right
+    return f"{sqs.meta.endpoint_url.rstrip('/')}/{account}/{name}"
+
+
+def _unless_denied(ask: Callable[[], T], otherwise: T) -> T:
+    from botocore.exceptions import ClientError
+
+    try:
+        return ask()
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in {"AccessDenied", "AccessDeniedException"}:
+            return otherwise
+        raise
