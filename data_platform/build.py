@@ -59,13 +59,15 @@ def build_defs(
         user_statistics_sensor(statistics_job, start=settings.schedules == "all"),
     ]
     allowed.refuse_unknown({each.name for each in (*schedules, *sensors)})
-    definitions = dg.Definitions(
-        assets=[
-            *source_specs(datasets),
-            *(dataset_assets(dataset) for dataset in datasets),
-            *(summary_assets(service) for service in catalog.services.values()),
-            *user_statistics_assets(catalog.statistics),
-        ],
+    assets = [
+        *source_specs(datasets),
+        *(dataset_assets(dataset) for dataset in datasets),
+        *(summary_assets(service) for service in catalog.services.values()),
+        *user_statistics_assets(catalog.statistics),
+    ]
+    automated = with_automation(assets, {"summaries": after_new_events("30 * * * *")})
+    return dg.Definitions(
+        assets=with_freshness(automated, catalog, default_hours=settings.freshness_hours),
         asset_checks=[*user_statistics_checks(), *standing_checks(catalog)],
         jobs=[*(job.job for job in jobs), standing, statistics_job],
         schedules=schedules,
@@ -74,5 +76,3 @@ def build_defs(
         # Small operations that wait for other engines: a process each would cost more than the work.
         executor=dg.in_process_executor,
     )
-    automated = with_automation(definitions, {"summaries": after_new_events("30 * * * *")})
-    return with_freshness(automated, catalog, default_hours=settings.freshness_hours)

@@ -4,6 +4,7 @@ A range of a year stays one process: each partition logs an evaluation of its ow
 the whole range). What is compared lives in quality/, not here.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -33,27 +34,22 @@ class BoundaryError(PlatformError):
 
 def check_specs(dataset: Dataset) -> list[dg.AssetCheckSpec]:
     """Reconciliation at every layer of a dataset, and the catalogue's rules on its ClickHouse table."""
-    partitions = partitions_of(dataset)
-    specs = [
-        dg.AssetCheckSpec(
-            BOUNDARY[stage],
-            asset=stage_key(stage, dataset),
-            description=layers.DESCRIPTIONS[BOUNDARY[stage]],
-            blocking=True,
-            partitions_def=partitions,
-        )
+    wanted = [
+        (BOUNDARY[stage], stage_key(stage, dataset), layers.DESCRIPTIONS[BOUNDARY[stage]], True)
         for stage in stages_of(dataset)
     ]
-    specs += [
-        dg.AssetCheckSpec(
-            rule.name,
-            asset=stage_key(Stage.CLICKHOUSE, dataset),
-            description=rule.description,
-            partitions_def=partitions,
-        )
-        for rule in rules_of(dataset)
-    ]
-    return specs
+    table = stage_key(Stage.CLICKHOUSE, dataset)
+    wanted += [(rule.name, table, rule.description, False) for rule in rules_of(dataset)]
+    with warnings.catch_warnings():
+        # Checks by partition are in preview. All that would be lost with them is their place beside the partition, so
+        # they are used, and nobody who runs a command needs to read of it once per check.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                name, asset=key, description=description, blocking=blocking, partitions_def=partitions_of(dataset)
+            )
+            for name, key, description, blocking in wanted
+        ]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Dagster's freshness looks at the newest event of an asset, whichever partition i
 green. So it only says that work is going on; whether the latest expected day is there is a check (standing.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -13,6 +13,7 @@ from data_platform.assets.keys import Stage, stage_key
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset
 
+Asset = dg.AssetsDefinition | dg.AssetSpec
 # From one day's event to the next: a day, and what the later one may be late.
 CYCLE = timedelta(hours=24)
 
@@ -31,9 +32,9 @@ def policy(hours: float) -> dg.FreshnessPolicy:
 
 
 def with_freshness(
-    definitions: dg.Definitions, catalog: Catalog, *, default_hours: float, today: datetime | None = None
-) -> dg.Definitions:
-    """`definitions` with a policy on every ClickHouse table and summary; a policy that an asset has is kept."""
+    assets: Iterable[Asset], catalog: Catalog, *, default_hours: float, today: datetime | None = None
+) -> list[Asset]:
+    """`assets` with a policy on every ClickHouse table and summary; a policy that an asset has is kept."""
     now = today or datetime.now(UTC)
     tables: Mapping[dg.AssetKey, dg.FreshnessPolicy | None] = {
         stage_key(Stage.CLICKHOUSE, dataset): freshness_of(dataset, default_hours=default_hours, today=now)
@@ -45,4 +46,4 @@ def with_freshness(
         found = tables.get(spec.key, default if spec.key.path[0] == "summaries" else None)
         return spec if found is None else dg.apply_freshness_policy(spec, found, overwrite_existing=False)
 
-    return definitions.map_asset_specs(func=fresh)
+    return list(dg.map_asset_specs(fresh, list(assets)))

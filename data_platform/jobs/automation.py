@@ -4,11 +4,12 @@ Conditions see of a failure only that there was one, never whether it may pass: 
 failed attempt and leaves the next one to who knows (the repairing schedule, a person).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 
+Asset = dg.AssetsDefinition | dg.AssetSpec
 Condition = dg.AutomationCondition[Any]
 NAME = "automation"
 INTERVAL_S = 60
@@ -45,8 +46,8 @@ def next_layer() -> Condition:
     return not_failed_since_wanted(dg.AutomationCondition.eager())
 
 
-def with_automation(definitions: dg.Definitions, conditions: Mapping[str, Condition]) -> dg.Definitions:
-    """`definitions` with a condition, by the first part of their key, on every asset that has none yet."""
+def with_automation(assets: Iterable[Asset], conditions: Mapping[str, Condition]) -> list[Asset]:
+    """`assets` with a condition, by the first part of their key, on every one that has none yet."""
 
     def automated(spec: dg.AssetSpec) -> dg.AssetSpec:
         condition = conditions.get(spec.key.path[0])
@@ -54,7 +55,7 @@ def with_automation(definitions: dg.Definitions, conditions: Mapping[str, Condit
             return spec
         return spec.replace_attributes(automation_condition=condition)
 
-    return definitions.map_asset_specs(func=automated)
+    return list(dg.map_asset_specs(automated, list(assets)))
 
 
 def automation_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
