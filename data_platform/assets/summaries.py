@@ -79,6 +79,7 @@ def summary_assets(service: Service) -> dg.AssetsDefinition:
                         asset_key=summary_key(service, metric),
                         metadata={
                             "dagster/row_count": summary.rows,
+                            "service": service.name,
                             "dagster/uri": url,
                             "bytes": size,
                             "duration_s": round(summary.seconds, 3),

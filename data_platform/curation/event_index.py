@@ -1,0 +1,141 @@
+"""Which days the events of each raw log object belong to, kept beside the logs: lateness of any length is found.
+
+An object's folder tells when it was exported; only its content tells when its events happened. Every object is decoded
+once for this index: a month of folders is one JSON file under `event-index/`. Its rejects are written on the way.
+"""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_platform.curation.otlp.reader import read_events
+from data_platform.errors import PlatformError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+INDEX_PREFIX = "event-index"
+REJECTED_PREFIX = "rejected"
+_FOLDER = re.compile(r"/(?P<month>year=\d{4}/month=\d{2})/day=\d{2}/")
+
+
+class IndexedObject(BaseModel):
+    """One log object: its version, its events by UTC day, its rejects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    etag: str
+    days: Mapping[date, int]
+    rejects: int = 0
+
+
+class IndexedMonth(BaseModel):
+    """The objects of a month's folders, by key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    objects: Mapping[str, IndexedObject]
+
+
+@dataclass(frozen=True)
+class EventIndex:
+    """All log objects under a prefix, by key."""
+
+    objects: Mapping[str, IndexedObject]
+
+    def days(self) -> dict[date, list[str]]:
+        """The keys of the objects with events of each day, in order."""
+        found: dict[date, list[str]] = defaultdict(list)
+        for key in sorted(self.objects):
+            for day in self.objects[key].days:
+                found[day].append(key)
+        return dict(sorted(found.items()))
+
+    def version(self, keys: list[str]) -> str:
+        """What a partition made of these objects is made of: their number, and a digest of keys and ETags."""
+        text = "\n".join(f"{key} {self.objects[key].etag}" for key in keys)
+        return f"{len(keys)} objects {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def rejects(self, folder: str) -> int:
+        """Rejects in the objects of a folder."""
+        return sum(each.rejects for key, each in self.objects.items() if key.startswith(folder))
+
+
+def refresh_index(s3: "S3Client", bucket: str, prefix: str) -> EventIndex:
+    """The index of everything under `prefix`; objects that are new or changed are decoded.
+
+    What is gone stays in the index: logs that expire must not make their days look changed.
+    Two refreshes at once both end in the right index: a lost entry is only decoded again.
+    """
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+        for item in page.get("Contents", []):
+            key = item.get("Key", "")
+            folder = _FOLDER.search(key)
+            if folder is not None and item.get("Size", 0):
+                found[folder["month"]][key] = item.get("ETag", "").strip('"')
+    objects: dict[str, IndexedObject] = {}
+    for month, etags in sorted(found.items()):
+        objects |= _refresh_month(s3, bucket, f"{INDEX_PREFIX}/{prefix}/{month}.json", etags)
+    return EventIndex(objects)
+
+
+def _refresh_month(s3: "S3Client", bucket: str, index_key: str, etags: Mapping[str, str]) -> dict[str, IndexedObject]:
+    known = _read(s3, bucket, index_key)
+    current = {key: each for key, each in known.items() if etags.get(key, each.etag) == each.etag}
+    fresh = [key for key in etags if key not in current]
+    if not fresh:
+        return current
+    for key in fresh:
+        current[key] = _decode(s3, bucket, key, etags[key])
+    body = IndexedMonth(objects=dict(sorted(current.items()))).model_dump_json().encode()
+    s3.put_object(Bucket=bucket, Key=index_key, Body=body, ContentType="application/json")
+    return current
+
+
+def _decode(s3: "S3Client", bucket: str, key: str, etag: str) -> IndexedObject:
+    """Count the events of an object by day and write its reject file, or remove one that is no longer true."""
+    import orjson
+    import pyarrow.compute as pc
+
+    days: Counter[date] = Counter()
+    rejects: list[bytes] = []
+    body = s3.get_object(Bucket=bucket, Key=key)["Body"]
+    for found in read_events(body, key):  # pyright: ignore[reportArgumentType] - a readable stream
+        rejects.extend(orjson.dumps(reject) for reject in found.rejects)
+        counts = pc.value_counts(found.batch.column("event_date"))  # pyright: ignore[reportAttributeAccessIssue]
+        for each in counts.to_pylist():
+            days[each["values"]] += each["counts"]
+    reject_key = f"{REJECTED_PREFIX}/{key}.jsonl"
+    if rejects:
+        s3.put_object(
+            Bucket=bucket, Key=reject_key, Body=b"\n".join(rejects) + b"\n", ContentType="application/x-ndjson"
+        )
+    else:
+        s3.delete_object(Bucket=bucket, Key=reject_key)
+    return IndexedObject(etag=etag, days=dict(sorted(days.items())), rejects=len(rejects))
+
+
+def _read(s3: "S3Client", bucket: str, key: str) -> Mapping[str, IndexedObject]:
+    from botocore.exceptions import ClientError
+
+    try:
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in {"NoSuchKey", "404"}:
+            return {}
+        raise
+    try:
+        return IndexedMonth.model_validate_json(body).objects
+    except ValidationError as error:
+        raise PlatformError(
+            f"s3://{bucket}/{key} is no event index: {error.errors()[0]['msg']}",
+            hint="delete it: it is derived from the logs and made again",
+        ) from None

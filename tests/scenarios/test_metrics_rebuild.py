@@ -1,0 +1,140 @@
+"""Raw logs of the sample shops to the seven tables with one command, and again after late logs: equal to the reference."""
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from data_platform.analytics.metrics import METRICS
+from data_platform.catalog import load_catalog
+from data_platform.cli.metrics import app
+from data_platform.clients import aws, clickhouse
+from data_platform.local.cloud import Cloud
+from data_platform.local.sample.otel import SECONDS_A_DAY, LogObject, log_objects
+from data_platform.local.sample.shop import NANOSECONDS, SHOPS, shop_events
+from tests.analytics.reference import Definitions, Event, Reference
+
+pytestmark = pytest.mark.scenario
+ZONES = {shop.service: shop.time_zone for shop in SHOPS}
+DAYS = 3
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A cloud of its own: the shops' tables must hold what these tests put there and nothing else."""
+    with Cloud(tmp_path_factory.mktemp("shops")) as cloud:
+        yield cloud.up()
+
+
+@pytest.fixture
+def environment(own: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    for name, value in own.process_env.items():
+        monkeypatch.setenv(name, value)
+    return own
+
+
+@cache
+def logs() -> tuple[LogObject, ...]:
+    return tuple(log_objects())
+
+
+@cache
+def delivered(number: int) -> dict[str, list[tuple[str, list[Event]]]]:
+    """What the shops logged on each of the first `number` days of export: (object key, its events in their order)."""
+    found: dict[str, list[tuple[str, list[Event]]]] = {}
+    for shop in SHOPS:
+        own = [each for each in logs() if f"/{shop.service}_logs_" in each.key]
+        days: dict[int, list[Any]] = {}
+        for event in shop_events(shop):
+            days.setdefault(event.delivered_ns // NANOSECONDS // SECONDS_A_DAY, []).append(event)
+        found[shop.service] = [
+            (
+                log.key,
+                [
+                    Event(e.time_ns, e.name, e.user_id, e.session_id, e.uid, log.key, position)
+                    for position, e in enumerate(events)
+                ],
+            )
+            for log, events in list(zip(own, days.values(), strict=True))[:number]
+        ]
+    return found
+
+
+def put(cloud: Cloud, objects: list[LogObject]) -> None:
+    s3 = aws.s3(cloud.settings)
+    for each in objects:
+        s3.put_object(Bucket=cloud.settings.raw_bucket, Key=each.key, Body=each.body)
+
+
+def rebuild(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["rebuild", "--json", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def compare(cloud: Cloud, expected: dict[str, list[tuple[str, list[Event]]]]) -> None:
+    services = load_catalog(cloud.settings.catalog).services
+    s3 = aws.s3(cloud.settings)
+    with clickhouse.connect(cloud.settings) as client:
+        for name, objects in expected.items():
+            reference = Reference([e for _, events in objects for e in events], Definitions(ZONES[name]))
+            for metric in METRICS:
+                table = f"analytics.{services[name].prefix}_{metric}_summary"
+                rows = sorted(client.query(f"SELECT * EXCEPT execution_date FROM {table}").result_rows)
+                assert rows == getattr(reference, metric)(), f"{table} differs"
+                key = f"summary/{name}/{metric}/{metric}.parquet"
+                body = s3.get_object(Bucket=cloud.settings.curated_bucket, Key=key)["Body"].read()
+                exported = pq.read_table(io.BytesIO(body)).drop(["execution_date"])
+                assert sorted(tuple(row.values()) for row in exported.to_pylist()) == rows
+
+
+def test_one_command_makes_the_tables_and_late_logs_change_exactly_their_days(environment: Cloud) -> None:
+    wanted = {key for objects in delivered(DAYS).values() for key, _ in objects}
+    put(environment, [each for each in logs() if each.key in wanted])
+    summary = rebuild()
+    assert summary["status"] == "SUCCESS"
+    assert summary["execution_summary"]["processed_services"] == len(SHOPS)
+    assert len(summary["tables"]) == len(SHOPS) * len(METRICS)
+    assert summary["curated_days"] == summary["loaded_days"] > 0
+    compare(environment, delivered(DAYS))
+
+    again = rebuild()
+    assert (again["curated_days"], again["loaded_days"]) == (0, 0)
+
+    # The next export brings its own day and stragglers of the days before.
+    late = {key for objects in delivered(DAYS + 1).values() for key, _ in objects} - wanted
+    put(environment, [each for each in logs() if each.key in late])
+    assert 2 <= rebuild()["curated_days"] <= DAYS
+    compare(environment, delivered(DAYS + 1))
+
+
+def test_old_files_of_a_table_are_removed_and_the_page_stands_alone(environment: Cloud) -> None:
+    s3, bucket = aws.s3(environment.settings), environment.settings.curated_bucket
+    s3.put_object(Bucket=bucket, Key="summary/theshop-brand/dau/000-old.parquet", Body=b"old")
+    rebuild("--service", "theshop-brand")
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix="summary/theshop-brand/dau/")
+    assert [item.get("Key") for item in listed.get("Contents", [])] == ["summary/theshop-brand/dau/dau.parquet"]
+    page = s3.get_object(Bucket=bucket, Key="summary/theshop-brand/index.html")["Body"].read().decode()
+    assert page.count("<svg") >= 4
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_an_unknown_service_is_named(environment: Cloud) -> None:
+    result = CliRunner().invoke(app, ["rebuild", "--service", "theshop-brnd"])
+    assert result.exit_code != 0
+    assert "theshop-brnd" in str(result.exception)
+
+
+def test_a_day_of_the_reference_is_no_accident() -> None:
+    objects = delivered(DAYS)["theshop-brand"]
+    dau = Reference([e for _, events in objects for e in events], Definitions()).dau()
+    assert dau[0][0] == date(2013, 1, 1)
+    assert len(dau) >= DAYS - 1
+    assert Path(objects[0][0]).name.startswith("theshop-brand_logs_")
