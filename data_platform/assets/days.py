@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from data_platform.assets.keys import Stage
 
-# A day takes up to 400 MB while it is sorted, one session of Redshift and one query of ClickHouse. Two hide most of
+# A day takes up to 460 MB while it is sorted, one session of Redshift and one query of ClickHouse. Two hide most of
 # the waiting: 60 days of 900 rows took 17.5 s one by one and 11 s by twos, on 2 cores that the engines share.
 DAYS_AT_ONCE = 2
 

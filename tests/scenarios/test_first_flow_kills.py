@@ -59,6 +59,7 @@ def check(runs: FlowRuns, wanted: dict[str, tuple[int, int]], number: int) -> No
     found = flow.table("items", "count(), uniqExact(id), min(id)")
     assert {when: values[:2] for when, values in found.items()} == wanted
     assert {values[2] for values in found.values()} == {1000 * (number + 1) + 1}
+    assert flow.staging_tables() == []
     for n in range(DAYS):
         attempts = flow.attempts("items", day(n))
         assert attempts[-1]["status"] == "DONE"
