@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# One file is sorted in memory and later loaded as one block. Peak of a process beyond its imports (6 M rows, pyarrow 25):
+# One file is sorted in memory and later loaded as one block. Peak of a process beyond its imports (6 M rows):
 # 460 MB at 64 MiB a file, 540 MB at 96, 810 MB at 160; the block fits the smallest domain's loader memory (512 MB).
 MAX_FILE_ARROW_BYTES = 64 * 2**20
 ROW_GROUP_ROWS = 128 * 1024
