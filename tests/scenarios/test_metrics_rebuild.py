@@ -1,4 +1,4 @@
-"""Raw logs of the sample shops to the seven tables with one command, and again after late logs: equal to the reference."""
+"""Raw logs of the sample shops to the seven tables with one command, and again after late logs, exactly."""
 
 import io
 import json
