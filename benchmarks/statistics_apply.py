@@ -120,7 +120,8 @@ def measure(env: dict[str, str], rows: int, folder: Path) -> int:
     own = Settings.model_validate(settings)
     s3 = aws.s3(own)
     s3.create_bucket(Bucket=BUCKET)
-    s3.upload_file(str(path), BUCKET, KEY)
+    with path.open("rb") as body:
+        s3.put_object(Bucket=BUCKET, Key=KEY, Body=body)
     engine = postgres.engine(own)
     migrate(engine)
     engine.dispose()
@@ -138,7 +139,7 @@ def measure(env: dict[str, str], rows: int, folder: Path) -> int:
     empty(url)
     best = min(seconds, key=lambda name: seconds[name])
     command = [sys.executable, "-m", "benchmarks.statistics_apply", "child", json.dumps(settings)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(io.StringIO(answer.stdout).readlines()[-1])
     # The machine may have grown slower or quicker meanwhile: the best is measured again, and the mean taken.
     empty(url)
