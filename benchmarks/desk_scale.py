@@ -1,0 +1,108 @@
+"""1,000 datasets: the code location loads in under 10 s, a full automation evaluation takes under 30 s.
+
+The evaluation is measured as shipped (summaries alone have conditions) and at its worst: a condition on every layer of
+every dataset. Prints one line per measure with its limit; exits 1 when one is over it.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+DATASETS = 1000
+LOAD_LIMIT_S = 10.0
+EVALUATION_LIMIT_S = 30.0
+ENTRY = """name: t{n:04}
+domain: market
+description: One order.
+owner: team:market-data
+source: {{table: market.t{n:04}, partition_column: day}}
+start: 2024-01-01
+columns:
+  - {{name: day, type: Date}}
+  - {{name: id, type: Int64}}
+  - {{name: amount, type: Int32}}
+  - {{name: note, type: String}}
+order_by: [id]
+checks:
+  - {{kind: not_null, columns: [id]}}
+  - {{kind: unique, columns: [id]}}
+  - {{kind: row_drift, tolerance: 0.5}}
+"""
+REPOSITORY = Path(__file__).resolve().parent.parent
+LOAD = "from data_platform.definitions import defs; from data_platform.build import build_defs; import time; "
+LOAD += "d = build_defs(); d.get_repository_def(); print(len(list(d.resolve_all_asset_specs())))"
+
+
+def make_catalog(folder: Path, datasets: int) -> None:
+    """The shipped catalogue's domains, services and events, with `datasets` more datasets."""
+    for name in ("domains.yaml", "services.yaml", "topics.yaml", "statistics.yaml"):
+        if (REPOSITORY / "catalog" / name).is_file():
+            (folder / name).write_bytes((REPOSITORY / "catalog" / name).read_bytes())
+    analytics = folder / "datasets" / "analytics"
+    analytics.mkdir(parents=True)
+    events = REPOSITORY / "catalog" / "datasets" / "analytics" / "events.yaml"
+    (analytics / "events.yaml").write_bytes(events.read_bytes())
+    market = folder / "datasets" / "market"
+    market.mkdir()
+    for n in range(datasets):
+        (market / f"t{n:04}.yaml").write_text(ENTRY.format(n=n), encoding="utf-8")
+
+
+def load_seconds(folder: Path) -> float:
+    """Seconds of a fresh interpreter from nothing to the whole code location."""
+    environment = {"PATH": os.environ["PATH"], "DATA_PLATFORM_CATALOG": str(folder)}
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-W", "ignore", "-c", LOAD], check=True, env=environment, stdout=subprocess.DEVNULL)
+    return time.monotonic() - begun
+
+
+def evaluation_seconds(folder: Path, *, every_layer: bool) -> tuple[float, float]:
+    """Seconds of the first automation evaluation and of the one after it, with its cursor."""
+    import dagster as dg
+
+    from data_platform.build import build_defs
+    from data_platform.catalog import load_catalog
+    from data_platform.jobs.automation import next_layer
+    from data_platform.settings import Settings
+
+    definitions = build_defs(Settings(catalog=folder), catalog=load_catalog(folder))
+    if every_layer:
+        condition = next_layer()
+        layers = {"unload", "curated", "clickhouse"}
+        definitions = definitions.map_asset_specs(
+            func=lambda spec: (
+                spec.replace_attributes(automation_condition=condition) if spec.key.path[0] in layers else spec
+            )
+        )
+    seconds: list[float] = []
+    cursor = None
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            begun = time.monotonic()
+            result = dg.evaluate_automation_conditions(defs=definitions, instance=instance, cursor=cursor)
+            seconds.append(time.monotonic() - begun)
+            cursor = result.cursor
+    return seconds[0], seconds[1]
+
+
+def main() -> int:
+    """Measure, print, compare with the limits."""
+    measures: list[tuple[str, float, float]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_catalog(folder, DATASETS)
+        measures.append((f"load {DATASETS} datasets in a fresh interpreter", load_seconds(folder), LOAD_LIMIT_S))
+        for every_layer, what in ((False, "as shipped"), (True, "a condition on every layer")):
+            first, second = evaluation_seconds(folder, every_layer=every_layer)
+            measures.append((f"automation evaluation, {what}, first", first, EVALUATION_LIMIT_S))
+            measures.append((f"automation evaluation, {what}, second", second, EVALUATION_LIMIT_S))
+    for what, seconds, limit in measures:
+        print(f"{what:<62}{seconds:7.2f} s of {limit:.0f} s{'' if seconds <= limit else '  OVER'}")
+    return int(any(seconds > limit for _, seconds, limit in measures))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
