@@ -15,6 +15,7 @@ from typer.main import get_command as typer_command
 from data_platform.cli.output import err
 from data_platform.errors import PlatformError
 
+INTERRUPTED = 130
 # name -> (module with `app`, help line). A module's `app` with a single command becomes that command.
 GROUPS: dict[str, tuple[str, str]] = {
     "cloud": ("data_platform.cli.cloud", "The embedded cloud: every engine on this machine."),
@@ -87,9 +88,13 @@ def main() -> None:
     except PlatformError as error:
         err.print(f"error: {error}", markup=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer has turned Ctrl-C into this code, without a word
+            err.print("interrupted")
+        raise
+    except KeyboardInterrupt:  # between two calls of typer's
         err.print("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(1)
 
