@@ -1,14 +1,17 @@
 """1,000 datasets: the code location loads in under 10 s, a full automation evaluation takes under 30 s.
 
-The evaluation is measured as shipped (summaries alone have conditions) and at its worst: a condition on every layer of
-every dataset. Prints one line per measure with its limit; exits 1 when one is over it.
+Seconds are of CPU, so that other work on the machine does not count; wall time is printed beside them. The evaluation
+is measured as shipped (summaries alone have conditions) and at its worst: a condition on every layer of every dataset.
+Prints one line per measure with its limit; exits 1 when one is over it.
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 DATASETS = 1000
@@ -31,6 +34,16 @@ checks:
   - {{kind: unique, columns: [id]}}
   - {{kind: row_drift, tolerance: 0.5}}
 """
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What something took."""
+
+    cpu: float
+    wall: float
+
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOAD = "from data_platform.definitions import defs; from data_platform.build import build_defs; import time; "
 LOAD += "d = build_defs(); d.get_repository_def(); print(len(list(d.resolve_all_asset_specs())))"
@@ -51,16 +64,19 @@ def make_catalog(folder: Path, datasets: int) -> None:
         (market / f"t{n:04}.yaml").write_text(ENTRY.format(n=n), encoding="utf-8")
 
 
-def load_seconds(folder: Path) -> float:
-    """Seconds of a fresh interpreter from nothing to the whole code location."""
+def load_seconds(folder: Path) -> Seconds:
+    """A fresh interpreter from nothing to the whole code location."""
     environment = {"PATH": os.environ["PATH"], "DATA_PLATFORM_CATALOG": str(folder)}
-    begun = time.monotonic()
-    subprocess.run([sys.executable, "-W", "ignore", "-c", LOAD], check=True, env=environment, stdout=subprocess.DEVNULL)
-    return time.monotonic() - begun
+    command = [sys.executable, "-W", "ignore", "-c", LOAD]
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Seconds(cpu, time.monotonic() - begun)
 
 
-def evaluation_seconds(folder: Path, *, every_layer: bool) -> tuple[float, float]:
-    """Seconds of the first automation evaluation and of the one after it, with its cursor."""
+def evaluation_seconds(folder: Path, *, every_layer: bool) -> tuple[Seconds, Seconds]:
+    """Of the first automation evaluation and of the one after it, with its cursor."""
     import dagster as dg
 
     from data_platform.build import build_defs
@@ -77,20 +93,20 @@ def evaluation_seconds(folder: Path, *, every_layer: bool) -> tuple[float, float
                 spec.replace_attributes(automation_condition=condition) if spec.key.path[0] in layers else spec
             )
         )
-    seconds: list[float] = []
+    seconds: list[Seconds] = []
     cursor = None
     with dg.DagsterInstance.ephemeral() as instance:
         for _ in range(2):
-            begun = time.monotonic()
+            cpu, begun = time.process_time(), time.monotonic()
             result = dg.evaluate_automation_conditions(defs=definitions, instance=instance, cursor=cursor)
-            seconds.append(time.monotonic() - begun)
+            seconds.append(Seconds(time.process_time() - cpu, time.monotonic() - begun))
             cursor = result.cursor
     return seconds[0], seconds[1]
 
 
 def main() -> int:
     """Measure, print, compare with the limits."""
-    measures: list[tuple[str, float, float]] = []
+    measures: list[tuple[str, Seconds, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_catalog(folder, DATASETS)
@@ -100,8 +116,9 @@ def main() -> int:
             measures.append((f"automation evaluation, {what}, first", first, EVALUATION_LIMIT_S))
             measures.append((f"automation evaluation, {what}, second", second, EVALUATION_LIMIT_S))
     for what, seconds, limit in measures:
-        print(f"{what:<62}{seconds:7.2f} s of {limit:.0f} s{'' if seconds <= limit else '  OVER'}")
-    return int(any(seconds > limit for _, seconds, limit in measures))
+        over = "" if seconds.cpu <= limit else "  OVER"
+        print(f"{what:<62}{seconds.cpu:7.2f} s of {limit:.0f} s ({seconds.wall:.1f} s by the clock){over}")
+    return int(any(seconds.cpu > limit for _, seconds, limit in measures))
 
 
 if __name__ == "__main__":
