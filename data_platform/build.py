@@ -10,12 +10,14 @@ from data_platform.assets.freshness import with_freshness
 from data_platform.assets.sources import source_specs
 from data_platform.assets.standing import standing_checks
 from data_platform.assets.summaries import summary_assets
+from data_platform.assets.unload_requests import unload_requests_spec
 from data_platform.assets.user_statistics import user_statistics_assets, user_statistics_checks
 from data_platform.catalog import Catalog, load_catalog
 from data_platform.jobs.automation import NAME as AUTOMATION
 from data_platform.jobs.automation import after_new_events, automation_sensor, with_automation
 from data_platform.jobs.daily import daily_jobs, standing_job
 from data_platform.jobs.schedules import AllowList, daily_schedules, standing_schedule
+from data_platform.jobs.unload_requests import unload_request_job
 from data_platform.resources.settings import SettingsResource
 from data_platform.sensors.kafka_lag import NAME as KAFKA_LAG
 from data_platform.sensors.kafka_lag import kafka_lag_sensor
@@ -23,6 +25,8 @@ from data_platform.sensors.restated import NAME as SOURCE_CHANGES
 from data_platform.sensors.restated import restated_sensor
 from data_platform.sensors.run_failure import NAME as ALERTS
 from data_platform.sensors.run_failure import alert_sensor
+from data_platform.sensors.unload_requests import NAME as UNLOAD_REQUESTS
+from data_platform.sensors.unload_requests import unload_requests_sensor
 from data_platform.sensors.user_statistics import user_statistics_job, user_statistics_sensor
 from data_platform.settings import Settings, load_settings
 
@@ -56,6 +60,7 @@ def build_defs(
             lookback=settings.lookback_days,
             jobs=[job.job for job in jobs if job.partitioned],
         ),
+        unload_requests_sensor(start=allowed.sensor(UNLOAD_REQUESTS) is dg.DefaultSensorStatus.RUNNING),
         user_statistics_sensor(statistics_job, start=settings.schedules == "all"),
     ]
     allowed.refuse_unknown({each.name for each in (*schedules, *sensors)})
@@ -64,12 +69,13 @@ def build_defs(
         *(dataset_assets(dataset) for dataset in datasets),
         *(summary_assets(service) for service in catalog.services.values()),
         *user_statistics_assets(catalog.statistics),
+        unload_requests_spec(),
     ]
     automated = with_automation(assets, {"summaries": after_new_events("30 * * * *")})
     return dg.Definitions(
         assets=with_freshness(automated, catalog, default_hours=settings.freshness_hours),
         asset_checks=[*user_statistics_checks(), *standing_checks(catalog)],
-        jobs=[*(job.job for job in jobs), standing, statistics_job],
+        jobs=[*(job.job for job in jobs), standing, statistics_job, unload_request_job],
         schedules=schedules,
         sensors=sensors,
         resources=resources,

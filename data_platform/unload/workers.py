@@ -146,6 +146,13 @@ class Workers:
             self._run(claim)
         return claim
 
+    def find(self, request_id: str) -> "UnloadRequest | None":
+        """The request as it stands."""
+        from data_platform.ledger import unload_requests
+
+        with self._ledger.connect() as connection:
+            return unload_requests.get(connection, request_id)
+
     def _work(self) -> None:
         while not self._ending.is_set():
             try:
