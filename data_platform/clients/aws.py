@@ -45,6 +45,8 @@ def client(settings: Settings, service: str, *, pool: int = 20) -> Any:
             read_timeout=READ_TIMEOUT_S,
             retries={"mode": "standard", "total_max_attempts": 3},
             max_pool_connections=pool,
+            # Links signed the older way are refused by newer regions and for encrypted objects.
+            signature_version="s3v4" if service == "s3" else None,
         ),
     )
 
