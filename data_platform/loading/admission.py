@@ -4,9 +4,15 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+# Below this the Parquet reader of 26.9 reads ahead less and takes twice as long (5 MB objects: 182 MiB against 384).
+COMFORTABLE = 384 * 2**20
+
 
 class Memory:
-    """A budget in bytes. One load larger than all of it is admitted alone, with all of it."""
+    """A budget in bytes. One load larger than all of it is admitted alone, with all of it.
+
+    What is free beyond what a load needs is granted to it, up to COMFORTABLE.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -16,9 +22,10 @@ class Memory:
     @contextmanager
     def admitted(self, wanted: int) -> Generator[int]:
         """Wait until `wanted` bytes fit; yields what was granted."""
-        granted = min(wanted, self.limit)
+        needed = min(wanted, self.limit)
         with self._free:
-            self._free.wait_for(lambda: self.used + granted <= self.limit)
+            self._free.wait_for(lambda: self.used + needed <= self.limit)
+            granted = max(needed, min(COMFORTABLE, self.limit - self.used))
             self.used += granted
         try:
             yield granted

@@ -7,7 +7,8 @@ counts as loaded only after the partition was seen to hold as many rows of it as
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from data_platform.catalog.models import Dataset
 from data_platform.clients import clickhouse
 from data_platform.curation.manifest import StoredManifest, generation_of, read_manifest
 from data_platform.errors import Fault, PlatformError, TransientError
+from data_platform.loading.admission import Memory
 from data_platform.loading.contents import manifest_objects
 from data_platform.loading.decide import Action, Decision, Outcome, decide, order
 from data_platform.loading.errors import CODES, Code, Diagnosis, LoadError, diagnose
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "LoadResult", "Outcome", "load_object", "load_objects"]
 
+FOOTER_THREADS = 8
 UNFINISHED_STARTS = 10  # so often an object may have been begun without an end: more than crashes explain
 log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ def load_objects(
     events: Sequence[ObjectEvent],
     *,
     memory: int | None = None,
-    admit: Callable[[int], AbstractContextManager[int]] = nullcontext,
+    admit: Callable[[int], AbstractContextManager[int]] | None = None,
     smaller: bool = False,
     stage: Callable[[str], None] = lambda _name: None,
     wait_s: float = 120.0,
@@ -121,7 +124,7 @@ def load_objects(
     key = events[0].key
     partition = TablePartition(key.domain, key.table, key.ds)
     budget = memory or warehouse.settings.loader_rebuild_memory_mb * 2**20
-    group = _Group(warehouse, dataset, partition, budget, admit, smaller, stage)
+    group = _Group(warehouse, dataset, partition, budget, admit or Memory(budget).admitted, smaller, stage)
     stage("look up")
     identified = [group.identify(event) for event in events]
     if any(isinstance(each, ObjectEvent) for each in identified):
@@ -281,24 +284,32 @@ class _Group:
 
     def checked(self, versions: Sequence[ObjectVersion]) -> list[Checked]:
         """Those whose footers fit the table; what became of the others is told."""
+        if not versions:
+            return []
         self.stage("check")
-        fitting: list[Checked] = []
-        for version in versions:
-            where = f"s3://{version.bucket}/{version.key}"
-            try:
-                mine = self.known.get(version.identity)
-                if mine is not None and mine.state is State.INTENT and mine.starts >= UNFINISHED_STARTS:
-                    raise LoadError(
-                        Code.MEMORY, f"{where} was begun {mine.starts} times and never ended: it may be what ends us"
-                    )
-                footer = read_footer(self.warehouse.s3, version.bucket, version.key, version.etag)
-                check_contract(self.dataset, footer.schema, where=where)
-                fitting.append(Checked(replace(version, bytes=footer.bytes), footer))
-            except ObjectChangedError:
-                self.done(Outcome.SUPERSEDED, version, 0)
-            except Exception as error:  # noqa: BLE001 - failure() raises what it cannot diagnose
-                self.told[version.identity] = self.failure(version, error)
-        return fitting
+        if len(versions) == 1:
+            found = [self.check(versions[0])]
+        else:  # footers are waited for, not computed: side by side
+            with ThreadPoolExecutor(min(FOOTER_THREADS, len(versions))) as pool:
+                found = list(pool.map(self.check, versions))
+        return [each for each in found if each is not None]
+
+    def check(self, version: ObjectVersion) -> Checked | None:
+        where = f"s3://{version.bucket}/{version.key}"
+        try:
+            mine = self.known.get(version.identity)
+            if mine is not None and mine.state is State.INTENT and mine.starts >= UNFINISHED_STARTS:
+                raise LoadError(
+                    Code.MEMORY, f"{where} was begun {mine.starts} times and never ended: it may be what ends us"
+                )
+            footer = read_footer(self.warehouse.s3, version.bucket, version.key, version.etag)
+            check_contract(self.dataset, footer.schema, where=where)
+            return Checked(replace(version, bytes=footer.bytes), footer)
+        except ObjectChangedError:
+            self.done(Outcome.SUPERSEDED, version, 0)
+        except Exception as error:  # noqa: BLE001 - failure() raises what it cannot diagnose
+            self.told[version.identity] = self.failure(version, error)
+        return None
 
     def insert(self, lease: Lease, objects: Sequence[Checked]) -> None:
         """Load objects no rows of which should be there; after an unfinished start, rows may be."""
@@ -310,14 +321,16 @@ class _Group:
             if rows == 0:
                 fresh.append(each)
             elif rows == each.footer.rows:
-                self.write_loaded([each], str(Plan.ONE_BLOCK), {})
+                self.write_loaded([each], {})
             else:
                 self.replace(lease, each, frozenset())
         loads = plan_loads(fresh, memory=self.memory, smaller=self.smaller)
         intents = {each.version.identity: self.intent(each, load) for load in loads for each in load.objects}
         self.warehouse.register.write(self.partition, list(intents.values()))
+        failures: dict[str, Exception] = {}
         for load in loads:
-            self.one_load(lease, load, intents)
+            self.one_load(lease, load, failures)
+        self.prove(lease, fresh, intents, failures)
 
     def intent(self, each: Checked, load: Load) -> ObjectRecord:
         mine = self.known.get(each.version.identity)
@@ -335,9 +348,8 @@ class _Group:
             started_at=datetime.now(UTC),
         )
 
-    def one_load(self, lease: Lease, load: Load, intents: dict[str, ObjectRecord]) -> None:
-        """One statement, and the proof. A list that fails for what is in it is halved until the culprit is alone."""
-        failure: Exception | None = None
+    def one_load(self, lease: Lease, load: Load, failures: dict[str, Exception]) -> None:
+        """One statement. A list that fails for what is in it is halved until the culprit is alone."""
         try:
             self.send(lease, load)
         except Exception as error:
@@ -347,10 +359,9 @@ class _Group:
             if len(load.objects) > 1 and (diagnosis.system is None or diagnosis.fault is Fault.PERMANENT):
                 log.info("a list of %d objects failed (%s), halving it", len(load.objects), diagnosis.reason)
                 for half in halves(load):
-                    self.one_load(lease, half, intents)
+                    self.one_load(lease, half, failures)
                 return
-            failure = error
-        self.prove(lease, load, intents, failure)
+            failures |= {each.version.identity: error for each in load.objects}
 
     def send(self, lease: Lease, load: Load) -> None:
         """The statement, once its memory is free; raises what it raised."""
@@ -364,24 +375,35 @@ class _Group:
             else:
                 self.execute(lease, load, granted)
 
-    def prove(self, lease: Lease, load: Load, intents: dict[str, ObjectRecord], failure: Exception | None) -> None:
-        """Write down what the rows say became of each object, whatever the statement said."""
+    def prove(
+        self,
+        lease: Lease,
+        objects: Sequence[Checked],
+        intents: dict[str, ObjectRecord],
+        failures: dict[str, Exception],
+    ) -> None:
+        """Write down what the rows say became of each object, whatever its statement said."""
+        if not objects:
+            return
         self.stage("prove")
-        identities = {each.version.identity for each in load.objects}
+        identities = {each.version.identity for each in objects}
         present = self.target.rows_by_object(self.partition.ds, identities=identities)
         # After a failure an object without rows proves nothing.
         loaded = [
             each
-            for each in load.objects
-            if present.get(each.version.identity, 0) == each.footer.rows and (each.footer.rows or failure is None)
+            for each in objects
+            if present.get(each.version.identity, 0) == each.footer.rows
+            and (each.footer.rows or each.version.identity not in failures)
         ]
-        self.write_loaded(loaded, load.plan, intents)
-        for each in load.objects:
-            if each in loaded:
+        self.write_loaded(loaded, intents)
+        done = {each.version.identity for each in loaded}
+        for each in objects:
+            identity = each.version.identity
+            if identity in done:
                 continue
-            if failure is not None:
-                self.told[each.version.identity] = self.failure(each.version, failure)
-            elif not present.get(each.version.identity, 0) and _changed(self.warehouse.s3, each.version):
+            if identity in failures:
+                self.told[identity] = self.failure(each.version, failures[identity])
+            elif not present.get(identity, 0) and _changed(self.warehouse.s3, each.version):
                 self.done(Outcome.SUPERSEDED, each.version, 0)
             else:
                 # Nothing was written although nothing failed: the lease was lost, or a token outlived its rows.
@@ -466,7 +488,7 @@ class _Group:
 
     # What became of it
 
-    def write_loaded(self, objects: Sequence[Checked], plan: str, intents: dict[str, ObjectRecord]) -> None:
+    def write_loaded(self, objects: Sequence[Checked], intents: dict[str, ObjectRecord]) -> None:
         if not objects:
             return
         self.stage("write down")
@@ -480,8 +502,8 @@ class _Group:
             for each in objects
         ]
         self.warehouse.register.write(self.partition, records)
-        for each in objects:
-            self.done(Outcome.LOADED, each.version, each.footer.rows, plan)
+        for each, record in zip(objects, records, strict=True):
+            self.done(Outcome.LOADED, each.version, each.footer.rows, record.plan)
 
     def known_as(self, each: Checked) -> ObjectRecord:
         mine = self.known[each.version.identity]
