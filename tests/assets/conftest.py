@@ -1,7 +1,6 @@
 """Runs of the platform's own definitions, in this process, on a catalogue of the test's."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,8 +21,3 @@ def runs(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flo
         {"name": "revenue", "sql": SQL},
     ) as runs:  # fmt: skip
         yield runs
-
-
-@pytest.fixture
-def catalog_folder(tmp_path: Path) -> Path:
-    return tmp_path / "catalog"
