@@ -1,0 +1,180 @@
+"""The loader against the bare statement, against one INSERT an object, and against a plain Python loader. Ratios.
+
+All sides load the same objects on the same engines in the same run, by turns, so that a busy machine slows all.
+"""
+
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_platform.catalog.ddl import qualified, table_ddl
+from data_platform.catalog.keys import CuratedKey
+from data_platform.catalog.models import Column, Dataset, RedshiftSource
+from data_platform.clients import aws, clickhouse
+from data_platform.loading.footer import read_footer
+from data_platform.loading.loader import LoadResult, load_objects
+from data_platform.loading.message import ObjectEvent
+from data_platform.loading.register import ObjectVersion, TablePartition
+from data_platform.loading.statement import insert_objects
+from data_platform.loading.warehouse import Warehouse, open_warehouse
+from data_platform.local.cloud import Cloud
+from data_platform.settings import Settings
+
+ROUNDS = 3
+LARGE_ROWS, LARGE_OBJECTS = 450_000, 6  # 5 MB each
+SMALL_ROWS, SMALL_OBJECTS = 2_000, 100
+LIMIT_LARGE, LIMIT_SMALL, LIMIT_PEER = 0.95, 3.0, 3.0
+GIB = 2**30
+
+
+def dataset(number: int) -> Dataset:
+    """A table of its own for every measurement."""
+    return Dataset(
+        name=f"bench_{number}",
+        domain="market",
+        description="benchmark",
+        owner="team:bench",
+        source=RedshiftSource(table="market.bench", partition_column="day"),
+        columns=(
+            Column(name="id", type="Int64"),
+            Column(name="value", type="Float64"),
+            Column(name="name", type="String"),
+        ),
+        order_by=("id",),
+    )
+
+
+def put(settings: Settings, table: Dataset, ds: date, rows: int, count: int) -> list[ObjectEvent]:
+    """Objects of random rows; their events."""
+    s3 = aws.s3(settings)
+    dice = np.random.default_rng(1)
+    events: list[ObjectEvent] = []
+    for number in range(count):
+        content = pa.table(
+            {
+                "id": pa.array(np.arange(number * rows, (number + 1) * rows)),
+                "value": dice.random(rows),
+                "name": [f"name {each}" for each in dice.integers(0, 1000, rows)],
+            },
+            schema=pa.schema(
+                [
+                    pa.field("id", pa.int64(), nullable=False),
+                    pa.field("value", pa.float64(), nullable=False),
+                    pa.field("name", pa.string(), nullable=False),
+                ]
+            ),
+        )
+        sink = io.BytesIO()
+        pq.write_table(content, sink)
+        key = CuratedKey(table.domain, table.name, ds, f"part-{number:05d}.parquet")
+        answer = s3.put_object(Bucket=settings.curated_bucket, Key=key.key, Body=sink.getvalue())
+        version = ObjectVersion(
+            settings.curated_bucket, key.key, answer["ETag"].strip('"'), answer.get("VersionId"),
+            bytes=len(sink.getvalue()), event_at=datetime.now(UTC),
+        )  # fmt: skip
+        events.append(ObjectEvent(key, version, "bench"))
+    return events
+
+
+def with_loader(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent], group: int) -> None:
+    """As the agent does, `group` events at a time."""
+    for start in range(0, len(events), group):
+        told = load_objects(warehouse, table, events[start : start + group])
+        assert all(isinstance(each, LoadResult) for each in told), told
+
+
+def bare(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent]) -> None:
+    """The same INSERT SELECT, one after the other, with nothing around it."""
+    for event in events:
+        version = event.version
+        schema = read_schema(warehouse, version)
+        partition = TablePartition(table.domain, table.name, event.key.ds)
+        statement = insert_objects(
+            warehouse.settings, table, partition, [version], schema, generation=0, max_memory=4 * GIB
+        )
+        warehouse.client.command(statement.sql, settings=statement.settings)
+
+
+SCHEMAS: dict[str, pa.Schema] = {}
+
+
+def read_schema(warehouse: Warehouse, version: ObjectVersion) -> pa.Schema:
+    """The structure, known beforehand: the bare sequence is not made to look for it."""
+    name = version.key.split("/")[1]
+    if name not in SCHEMAS:
+        SCHEMAS[name] = read_footer(warehouse.s3, version.bucket, version.key, version.etag).schema
+    return SCHEMAS[name]
+
+
+def plain_python(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent]) -> None:
+    """boto3 + pyarrow + the client's insert: no identity, no proof."""
+    for event in events:
+        body = warehouse.s3.get_object(Bucket=event.version.bucket, Key=event.version.key)["Body"].read()
+        content = pq.read_table(io.BytesIO(body))
+        extra = content.append_column("_ds", pa.array([event.key.ds] * content.num_rows))
+        extra = extra.append_column("_object", pa.array([event.version.identity] * content.num_rows))
+        warehouse.client.insert_arrow(table.name, extra, database=table.domain)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    """Print the ratios; 1 when a limit is broken."""
+    with tempfile.TemporaryDirectory() as folder, Cloud(Path(folder)) as cloud:
+        cloud.up(engines=("aws", "clickhouse"))
+        settings = cloud.settings
+        warehouse = open_warehouse(settings)
+        numbers = iter(range(1000))
+        times: dict[str, list[float]] = {}
+
+        def measure(name: str, rows: int, count: int, load: Callable[[Dataset, list[ObjectEvent]], None]) -> None:
+            table = dataset(next(numbers))
+            with clickhouse.connect(settings) as client:
+                client.command(table_ddl(table))
+                events = put(settings, table, date(2024, 1, 1), rows, count)
+                SCHEMAS[table.name] = read_schema(warehouse, events[0].version)
+                times.setdefault(name, []).append(seconds(lambda: load(table, events)))
+                found = int(str(client.command(f"SELECT count() FROM {qualified(table.domain, table.name)}")))
+                assert found == rows * count, (name, found)
+                client.command(f"DROP TABLE {qualified(table.domain, table.name)} SYNC")
+
+        for _ in range(ROUNDS):
+            large = (LARGE_ROWS, LARGE_OBJECTS)
+            small = (SMALL_ROWS, SMALL_OBJECTS)
+            measure("large bare", *large, lambda table, events: bare(warehouse, table, events))
+            measure("large loader", *large, lambda table, events: with_loader(warehouse, table, events, 6))
+            measure("large python", *large, lambda table, events: plain_python(warehouse, table, events))
+            measure("small single", *small, lambda table, events: bare(warehouse, table, events))
+            measure("small loader", *small, lambda table, events: with_loader(warehouse, table, events, 100))
+            measure("small python", *small, lambda table, events: plain_python(warehouse, table, events))
+    best = {name: min(values) for name, values in times.items()}
+    median = {name: statistics.median(values) for name, values in times.items()}
+    for name, value in median.items():
+        print(f"{name:>14}: median {value:6.2f} s, best {best[name]:6.2f} s")
+    outcomes = [
+        ("5 MB objects, of the bare sequence's speed", best["large bare"] / best["large loader"], LIMIT_LARGE),
+        ("5 MB objects, against plain Python", best["large python"] / best["large loader"], LIMIT_PEER),
+        ("2,000-row objects, against one INSERT each", best["small single"] / best["small loader"], LIMIT_SMALL),
+        ("2,000-row objects, against plain Python", best["small python"] / best["small loader"], LIMIT_PEER),
+    ]
+    for name, ratio, limit in outcomes:
+        print(f"{name}: {ratio:.2f} (limit {limit}) {'ok' if ratio >= limit else 'MISSED'}")
+    return int(any(ratio < limit for _, ratio, limit in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
