@@ -222,19 +222,20 @@ class Database:
     def _stream(
         self, connection: Any, text: bytes, output: str, query: Query, statistics: Statistics
     ) -> Generator[bytes]:
-        stream = connection.send_query(text, output, params=dict(query.parameters))
         try:
-            for chunk in stream:
-                data = chunk.bytes()
-                statistics.read_rows += chunk.storage_rows_read()
-                statistics.read_bytes += chunk.storage_bytes_read()
-                statistics.result_rows += chunk.rows_read()
-                statistics.result_bytes += len(data)
-                yield data
-        except (RuntimeError, self._chdb.ChdbError) as error:
+            stream = connection.send_query(text, output, params=dict(query.parameters))
+            try:
+                for chunk in stream:
+                    data = chunk.bytes()
+                    statistics.read_rows += chunk.storage_rows_read()
+                    statistics.read_bytes += chunk.storage_bytes_read()
+                    statistics.result_rows += chunk.rows_read()
+                    statistics.result_bytes += len(data)
+                    yield data
+            finally:
+                stream.close()
+        except (RuntimeError, self._chdb.ChdbError) as error:  # of the syntax at the start, of the rows later
             raise EngineError.of(error, self.version) from error
-        finally:
-            stream.close()
 
     def _insert(
         self, connection: Any, query: Query, insert: sql.InlineInsert, data: Iterator[bytes], statistics: Statistics
