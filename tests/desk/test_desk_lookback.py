@@ -195,3 +195,11 @@ def test_only_what_the_settings_name_starts() -> None:
     assert running == ["standing_checks_schedule"]
     with pytest.raises(ConfigurationError, match="market_daly_schedule"):
         definitions(schedules="market_daly_schedule")
+
+
+def test_standing_checks_are_asked_by_their_own_job_only() -> None:
+    repository = definitions().get_repository_def()
+    steps = {
+        name: {node.name for node in repository.get_job(name).nodes} for name in ("market_daily", "standing_checks")
+    }
+    assert steps == {"market_daily": {"market__orders"}, "standing_checks": {"market__standing_checks"}}
