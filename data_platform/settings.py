@@ -5,6 +5,7 @@ What belongs here: names, types, defaults, the sentence that documents each. Wha
 
 import os
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,6 +181,11 @@ class Settings(BaseSettings):
     )
     loader_gone_to_dlq: bool = _setting(
         "Loader", "Dead-letter an object that is gone (E008); otherwise it is counted and its message deleted.", False
+    )
+
+    # Metrics
+    min_data_date: date | None = _setting(
+        "Metrics", "First day the metrics take in, for services whose catalogue entry names none; unset: all days."
     )
 
     # Kafka

@@ -26,7 +26,7 @@ main{max-width:1120px;margin:0 auto;padding:20px 16px 48px;display:grid;gap:16px
 header,section{grid-column:span 12;min-width:0}section{background:var(--card);border:1px solid var(--line);
 border-radius:12px;padding:16px}@media(min-width:900px){section.half{grid-column:span 6}}
 h1{font-size:1.5rem;margin:0}h2{font-size:1rem;margin:0 0 8px}p.note{color:var(--soft);margin:0;font-size:.85rem}
-svg{width:100%;height:auto;display:block}.tiles{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));
+svg{width:100%;height:auto;max-height:340px;display:block}.tiles{display:grid;gap:12px;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));
 margin-top:16px}.tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:12px}
 .tile b{display:block;font-size:1.4rem;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:.8rem}
 .legend{display:flex;flex-wrap:wrap;gap:4px 14px;margin:8px 0 0;font-size:.8rem;color:var(--soft)}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import date
 from html import escape
 
-WIDTH, HEIGHT = 640, 240
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 26
+WIDTH, HEIGHT = 480, 220
+LEFT, RIGHT, TOP, BOTTOM = 48, 10, 12, 26
 COLOURS = ("#2563eb", "#0d9488", "#d97706", "#be185d", "#6d28d9", "#475569")
 TICKS = 4
 
@@ -86,7 +86,7 @@ def legend(names: Sequence[str]) -> str:
 
 
 def _svg(body: Sequence[str], label: str) -> str:
-    style = "text{font:11px system-ui,sans-serif;fill:currentColor;opacity:.7}"
+    style = "text{font:13px system-ui,sans-serif;fill:currentColor;opacity:.7}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(label, quote=True)}"><style>{style}</style>{"".join(body)}</svg>'

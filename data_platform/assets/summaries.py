@@ -19,6 +19,7 @@ from data_platform.catalog.models import Service
 from data_platform.clients import aws, clickhouse
 from data_platform.loading.lock import PartitionLocks, worker_name
 from data_platform.resources.settings import SettingsResource
+from data_platform.settings import Settings
 
 EVENTS = dg.AssetKey([Stage.CLICKHOUSE.value, "analytics", "events"])
 
@@ -29,30 +30,37 @@ class SummaryConfig(dg.Config):
     full: bool = False
 
 
-def summary_assets(service: Service) -> dg.AssetsDefinition:
+def with_defaults(service: Service, settings: Settings) -> Service:
+    """The service with the settings' MIN_DATA_DATE where the catalogue gives it none of its own."""
+    if service.min_data_date is not None or settings.min_data_date is None:
+        return service
+    return service.model_copy(update={"min_data_date": settings.min_data_date})
+
+
+def summary_assets(entry: Service) -> dg.AssetsDefinition:
     """All metrics of one service, with their checks."""
 
     @dg.multi_asset(
-        name=f"summaries__{service.prefix}",
+        name=f"summaries__{entry.prefix}",
         specs=[
             dg.AssetSpec(
-                summary_key(service, metric.name),
+                summary_key(entry, metric.name),
                 deps=[EVENTS],
-                description=f"{metric.description} A day is a calendar day in {service.time_zone}.",
+                description=f"{metric.description} A day is a calendar day in {entry.time_zone}.",
                 group_name="summaries",
                 kinds={"clickhouse", "sql"},
-                owners=[service.owner],
+                owners=[entry.owner],
                 skippable=True,
                 metadata={
-                    "dagster/table_name": f"{DATABASE}.{table_of(service, metric.name)}",
+                    "dagster/table_name": f"{DATABASE}.{table_of(entry, metric.name)}",
                     "sql": dg.MetadataValue.md(f"```sql\n{statement(f'metrics/{metric.name}')}\n```"),
                 },
-                tags={"service": service.name},
+                tags={"service": entry.name},
             )
             for metric in METRICS.values()
         ],
         check_specs=[
-            dg.AssetCheckSpec(name, asset=summary_key(service, metric))
+            dg.AssetCheckSpec(name, asset=summary_key(entry, metric))
             for metric in METRICS
             for name in check_names(metric)
         ],
@@ -61,6 +69,7 @@ def summary_assets(service: Service) -> dg.AssetsDefinition:
     )
     def rebuild(context: dg.AssetExecutionContext, config: SummaryConfig, platform: SettingsResource) -> Iterator[Any]:
         settings = platform.load()
+        service = with_defaults(entry, settings)
         run_date = datetime.now(UTC).date()
         chosen = [metric for metric in METRICS if summary_key(service, metric) in context.selected_asset_keys]
         client = clickhouse.connect(settings, query_tags={"run": context.run.run_id, "service": service.name})
