@@ -79,8 +79,8 @@ def examine(settings: Settings, *, deadline_s: float = DEADLINE_S) -> list[Findi
     try:
         catalog = load_catalog(settings.catalog)
     except CatalogError as error:
-        count = len(str(error).splitlines())
-        return [failed("catalogue", f"{settings.catalog} has mistakes ({count} lines)", "data-platform catalog check")]
+        mistakes = f"{settings.catalog}: mistakes: {len(error.problems)}"
+        return [failed("catalogue", mistakes, "data-platform catalog check")]
     findings = [ok("catalogue", f"{len(catalog.datasets)} datasets in {len(catalog.domains)} domains")]
     findings += [warning("settings", f"{name} sets nothing", "docs/settings.md") for name in unknown_variables()]
     configured = {name for name, (needs, _) in CHECKS.items() if needs and getattr(settings, needs) is not None}
