@@ -41,8 +41,8 @@ SELECT 'bench', toDateTime64('{day} 00:00:00', 9, 'UTC') + toIntervalSecond(visi
     '{day}/log', number, toDate('{day}'), 'bench'
 FROM (SELECT number, cityHash64('{day}', intDiv(number, 6)) AS visit FROM numbers({rows}))
 """
-SAVE = "INSERT INTO FUNCTION file('day.parquet', Parquet) SELECT * FROM analytics.events WHERE _ds = '{day}'"
-BARE = "INSERT INTO analytics.bare SELECT * FROM file('day.parquet', Parquet)"
+SAVE = "INSERT INTO FUNCTION file('{file}', Parquet) SELECT * FROM analytics.events WHERE _ds = '{day}'"
+BARE = "INSERT INTO analytics.bare SELECT * FROM file('{file}', Parquet)"
 
 
 class NoLocks:
@@ -83,7 +83,7 @@ def main() -> int:
             events = catalog.dataset("analytics/events")
             for statement in [database_ddl("analytics"), *platform_ddl(), table_ddl(events)]:
                 client.command(statement)
-            found = measure(client, EVENTS // scale // DAYS, USERS // scale)
+            found = measure(client, EVENTS // scale // DAYS, USERS // scale, Path(folder) / "day.parquet")
             client.close()
         finally:
             engine.stop()
@@ -93,8 +93,8 @@ def main() -> int:
     return 1 if broken else 0
 
 
-def measure(client: Any, rows: int, users: int) -> dict[str, float]:
-    """All figures; `rows` a day."""
+def measure(client: Any, rows: int, users: int, file: Path) -> dict[str, float]:
+    """All figures; `rows` a day; `file` holds one day's Parquet for a while."""
     locks = NoLocks()
     days = [FIRST + timedelta(days=n) for n in range(DAYS + 1)]
 
@@ -126,11 +126,11 @@ def measure(client: Any, rows: int, users: int) -> dict[str, float]:
     daily = history[DAYS]
     generate(days[-1])
     client.command("CREATE TABLE analytics.bare AS analytics.events")
-    client.command(SAVE.format(day=days[-1]))
+    client.command(SAVE.format(day=days[-1], file=file))
     bare: list[float] = []
     for _ in range(3):
         client.command("TRUNCATE TABLE analytics.bare SYNC")
-        bare.append(seconds(lambda: client.command(BARE)))
+        bare.append(seconds(lambda: client.command(BARE.format(file=file))))
     client.command(f"ALTER TABLE analytics.events DROP PARTITION '{days[-1]}'")
     increment()
     parameters = {"services": [SERVICE.name], "days": days[:DAYS], "execution_date": days[-1]}
