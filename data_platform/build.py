@@ -16,11 +16,18 @@ from data_platform.catalog import Catalog, load_catalog
 from data_platform.jobs.automation import NAME as AUTOMATION
 from data_platform.jobs.automation import after_new_events, automation_sensor, with_automation
 from data_platform.jobs.daily import daily_jobs, standing_job
+from data_platform.jobs.loading import catch_up_job, reconciliation_job
 from data_platform.jobs.schedules import AllowList, daily_schedules, standing_schedule
 from data_platform.jobs.unload_requests import unload_request_job
 from data_platform.resources.settings import SettingsResource
+from data_platform.sensors.dlq import NAME as DEAD_LETTERS
+from data_platform.sensors.dlq import dead_letter_checks, dead_letter_sensor
 from data_platform.sensors.kafka_lag import NAME as KAFKA_LAG
 from data_platform.sensors.kafka_lag import kafka_lag_sensor
+from data_platform.sensors.loading import NAME as LOAD_QUEUES
+from data_platform.sensors.loading import load_queue_sensor
+from data_platform.sensors.reconciliation import NAME as RECONCILIATION
+from data_platform.sensors.reconciliation import reconciliation_schedule
 from data_platform.sensors.restated import NAME as SOURCE_CHANGES
 from data_platform.sensors.restated import restated_sensor
 from data_platform.sensors.run_failure import NAME as ALERTS
@@ -45,15 +52,19 @@ def build_defs(
     jobs = daily_jobs(catalog)
     standing = standing_job(catalog)
     statistics_job = user_statistics_job()
+    catch_up, reconciliation = catch_up_job(), reconciliation_job()
     resources: dict[str, Any] = {"platform": SettingsResource(), **(overrides or {})}
     schedules = [
         *daily_schedules(jobs, allowed, lookback=settings.lookback_days),
         standing_schedule(standing, allowed),
+        reconciliation_schedule(reconciliation, allowed.schedule(RECONCILIATION)),
     ]
     sensors = [
         automation_sensor(allowed.sensor(AUTOMATION)),
         alert_sensor(catalog, allowed.sensor(ALERTS)),
         kafka_lag_sensor(allowed.sensor(KAFKA_LAG)),
+        load_queue_sensor(catch_up, allowed.sensor(LOAD_QUEUES)),
+        dead_letter_sensor(allowed.sensor(DEAD_LETTERS)),
         restated_sensor(
             catalog,
             allowed.sensor(SOURCE_CHANGES),
@@ -74,8 +85,8 @@ def build_defs(
     automated = with_automation(assets, {"summaries": after_new_events("30 * * * *")})
     return dg.Definitions(
         assets=with_freshness(automated, catalog, default_hours=settings.freshness_hours),
-        asset_checks=[*user_statistics_checks(), *standing_checks(catalog)],
-        jobs=[*(job.job for job in jobs), standing, statistics_job, unload_request_job],
+        asset_checks=[*user_statistics_checks(), *standing_checks(catalog), *dead_letter_checks(catalog)],
+        jobs=[*(job.job for job in jobs), standing, statistics_job, unload_request_job, catch_up, reconciliation],
         schedules=schedules,
         sensors=sensors,
         resources=resources,
