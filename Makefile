@@ -59,7 +59,8 @@ bench: install  ## the benchmarks: each a ratio to a limit or a peer of the same
 	$(BIN)/python -m benchmarks
 
 chaos: install  ## the full fault matrices, with a written report
-	$(BIN)/python -m pytest -m load -x tests/scenarios $(ARGS)
+	CHAOS_REPORT=$${CHAOS_REPORT:-$(CURDIR)/.local/chaos} $(BIN)/python -m pytest -m load --timeout 7200 tests $(ARGS)
+	@ls -l $${CHAOS_REPORT:-$(CURDIR)/.local/chaos} 2>/dev/null || true
 
 browser: install  ## the tests that look at the UI in headless Chromium
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
