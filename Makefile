@@ -10,7 +10,8 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WHAT = --constraint constraints.txt --editable '.[local,dev]'
 # Test processes at once: one per core, as each brings its own engines.
 WORKERS ?= auto
-COVERAGE ?= --cov --cov-report=term:skip-covered
+# Measured in continuous integration; tracing makes the suite slower.
+COVERAGE ?=
 
 .PHONY: help install demo test dev lint format bench chaos browser clean
 
@@ -38,7 +39,7 @@ demo: install  ## the whole flow on sample data, from nothing, and what came out
 	$(BIN)/data-platform demo
 
 test: install  ## all tests, in parallel, on embedded engines
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not load and not browser" $(COVERAGE) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not load and not browser" --durations=25 $(COVERAGE) $(ARGS)
 
 dev: install  ## embedded cloud, loader and the Dagster UI on 127.0.0.1:3000, until Ctrl-C
 	$(BIN)/data-platform dev
