@@ -1,5 +1,6 @@
 """The one place that assembles the code location: assets, jobs, schedules, sensors, resources."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,11 @@ def build_defs(
 
     Raises CatalogError with every mistake when the catalogue is wrong.
     """
+    # Dagster 1.13 copies a sensor that has a job through its own beta parameter; nobody here sets it. No other warning
+    # is silenced.
+    warnings.filterwarnings(
+        "ignore", message="Parameter `owners` of initializer `SensorDefinition", category=dg.BetaWarning
+    )
     settings = settings or load_settings()
     catalog = catalog or load_catalog(settings.catalog)
     datasets = list(catalog.datasets.values())

@@ -25,6 +25,7 @@ from data_platform.quality.standing import (
 )
 from data_platform.resources.settings import SettingsResource
 
+NO_DEAD_LETTERS = "no_dead_letters"
 DESCRIPTIONS = {
     LATEST: "The newest day that is due by the dataset's freshness is in ClickHouse, whatever was backfilled since.",
     NONE_FAILED: "No partition of any layer is left in the state failed.",
@@ -37,6 +38,20 @@ def standing_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     for dataset in catalog.datasets.values():
         by_domain.setdefault(dataset.domain, []).append(dataset)
     return [_of_domain(domain, datasets) for domain, datasets in by_domain.items()]
+
+
+def dead_letter_keys(catalog: Catalog) -> list[dg.AssetCheckKey]:
+    """Keys of the checks on the domains' dead letters (sensors/dlq.py answers them)."""
+    return [dg.AssetCheckKey(key, NO_DEAD_LETTERS) for key in watched_keys(catalog).values()]
+
+
+def watched_keys(catalog: Catalog) -> dict[str, dg.AssetKey]:
+    """By domain, the asset that shows its dead letters."""
+    return {
+        domain: stage_key(Stage.CLICKHOUSE, catalog.in_domain(domain)[0])
+        for domain in catalog.domains
+        if catalog.in_domain(domain)
+    }
 
 
 def standing_keys(catalog: Catalog) -> list[dg.AssetCheckKey]:

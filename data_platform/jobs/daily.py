@@ -12,7 +12,7 @@ import dagster as dg
 from data_platform.analytics.summaries import METRICS
 from data_platform.assets.keys import partitions_of, stage_key, stages_of, summary_key
 from data_platform.assets.outcomes import stop_retries
-from data_platform.assets.standing import standing_keys
+from data_platform.assets.standing import dead_letter_keys, standing_keys
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset
 
@@ -54,7 +54,8 @@ def daily_jobs(catalog: Catalog) -> list[DailyJob]:
             name,
             # The standing checks have a job of their own: here they would be skipped, and shown as failed, whenever
             # one day fails.
-            selection=dg.AssetSelection.assets(*keys) - dg.AssetSelection.checks(*standing_keys(catalog)),
+            selection=dg.AssetSelection.assets(*keys)
+            - dg.AssetSelection.checks(*standing_keys(catalog), *dead_letter_keys(catalog)),
             description=f"All layers of {', '.join(dataset.key for dataset in datasets)}.",
             tags={**RUN_TAGS, "domain": datasets[0].domain},
             hooks={stop_retries},

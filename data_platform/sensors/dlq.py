@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from data_platform.assets.keys import Stage, stage_key
+from data_platform.assets.standing import NO_DEAD_LETTERS, watched_keys
 from data_platform.catalog import Catalog, load_catalog
 from data_platform.clients import aws
 from data_platform.clients.classify import classify
@@ -13,24 +13,14 @@ from data_platform.loading.queues import DomainQueue
 from data_platform.resources.settings import SettingsResource
 
 NAME = "load_dead_letters"
-CHECK = "no_dead_letters"
 INTERVAL_S = 60
-
-
-def watched_keys(catalog: Catalog) -> dict[str, dg.AssetKey]:
-    """By domain, the asset that shows its dead letters."""
-    return {
-        domain: stage_key(Stage.CLICKHOUSE, catalog.in_domain(domain)[0])
-        for domain in catalog.domains
-        if catalog.in_domain(domain)
-    }
 
 
 def dead_letter_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     """A check a domain; run by hand it asks the queue, the sensor answers it every minute."""
 
     def check_of(domain: str, key: dg.AssetKey) -> dg.AssetChecksDefinition:
-        @dg.asset_check(asset=key, name=CHECK, description=f"No load of the domain {domain} was given up.")
+        @dg.asset_check(asset=key, name=NO_DEAD_LETTERS, description=f"No load of the domain {domain} was given up.")
         def check(platform: SettingsResource) -> dg.AssetCheckResult:
             settings = platform.load()
             return _result(DomainQueue.open(aws.sqs(settings), settings, domain).depth().dead)
@@ -66,7 +56,7 @@ def dead_letter_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         events = [
             dg.AssetCheckEvaluation(
                 asset_key=key,
-                check_name=CHECK,
+                check_name=NO_DEAD_LETTERS,
                 passed=counts[domain] == 0,
                 metadata={"dead_letters": dg.MetadataValue.int(counts[domain])},
                 severity=dg.AssetCheckSeverity.ERROR,
