@@ -10,9 +10,21 @@ from data_platform.api.problems import problem
 
 MAX_BODY_BYTES = 512 * 1024  # a statement of 100,000 characters, escaped
 
+DRAINED_BYTES = 8 * 1024 * 1024
+
 
 class _TooLargeError(Exception):
     """The body went past the limit while it was read."""
+
+
+async def _drain(receive: Receive) -> None:
+    """Read and drop what a client is still sending, up to a bound: answered earlier, it meets a broken pipe."""
+    dropped = 0
+    while dropped < DRAINED_BYTES:
+        message = await receive()
+        dropped += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
 
 
 class BodyLimit:
@@ -29,6 +41,7 @@ class BodyLimit:
         told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         too_large = problem(413, f"the body may have {MAX_BODY_BYTES} bytes", {"Connection": "close"})
         if told.isdigit() and int(told) > MAX_BODY_BYTES:
+            await _drain(receive)
             await too_large(scope, receive, send)
             return
         read = 0
@@ -51,6 +64,7 @@ class BodyLimit:
             await self._app(scope, counted, noted)
         except _TooLargeError:
             if not started:
+                await _drain(receive)
                 await too_large(scope, receive, send)
 
 
