@@ -179,8 +179,10 @@ def test_while_s3_is_away_nothing_is_dead_lettered_and_all_is_caught_up(
         agent.stop()
     assert bench.found() == bench.expected()
     assert queue.letters() == []
-    attempts = {record.attempts for record in bench.warehouse.register.objects(bench.partition).values()}
-    assert attempts == {0}
+    # A request that failed while S3 came back counts: S3, asked whether it is away, answers by then. The others do not.
+    attempts = [record.attempts for record in bench.warehouse.register.objects(bench.partition).values()]
+    assert len(attempts) == 4
+    assert max(attempts) <= 1
 
 
 def test_an_object_that_keeps_failing_is_tried_three_times_in_one_receive(
