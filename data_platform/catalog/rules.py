@@ -96,19 +96,33 @@ def _by_name(dataset: Dataset) -> dict[str, Column]:
     return {column.name: column for column in reversed(dataset.columns)}
 
 
-@_rule(Dataset, "columns.name", "columns.nullable", "order_by")
-def _order(dataset: Dataset) -> Iterator[Mistake]:
+# Three rules, so that a broken `nullable` does not hide a misspelt name.
+
+
+@_rule(Dataset, "columns.name", "order_by")
+def _order_names(dataset: Dataset) -> Iterator[Mistake]:
     columns = _by_name(dataset)
     for position, name in enumerate(dataset.order_by):
-        here = ("order_by", position)
         if name not in columns:
-            yield here, f"'{name}' is no column{nearest(name, list(columns))}"
-        elif columns[name].nullable:
-            yield here, f"'{name}' is nullable; a sorting key holds no null"
-        elif columns[name].clickhouse_type.inner:
-            yield here, f"'{name}' is a {columns[name].clickhouse_type.name}, which has no order"
+            yield ("order_by", position), f"'{name}' is no column{nearest(name, list(columns))}"
+
+
+@_rule(Dataset, "columns.name", "columns.nullable", "columns.type", "order_by")
+def _order_fits(dataset: Dataset) -> Iterator[Mistake]:
+    columns = _by_name(dataset)
+    for position, name in enumerate(dataset.order_by):
+        column = columns.get(name)
+        if column is not None and column.nullable:
+            yield ("order_by", position), f"'{name}' is nullable; a sorting key holds no null"
+        elif column is not None and column.clickhouse_type.inner:
+            yield ("order_by", position), f"'{name}' is a {column.clickhouse_type.name}, which has no order"
+
+
+@_rule(Dataset, "order_by")
+def _order_once(dataset: Dataset) -> Iterator[Mistake]:
+    for position, name in enumerate(dataset.order_by):
         if name in dataset.order_by[:position]:
-            yield here, f"'{name}' stands twice"
+            yield ("order_by", position), f"'{name}' stands twice"
 
 
 @_rule(Dataset, "partition_by")

@@ -31,6 +31,16 @@ class _StrictLoader(_Base):
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
+    def construct_date(self, node: yaml.ScalarNode) -> object:
+        """A date; text where there is no such day (2013-13-01): the field it stands in says what it wants instead."""
+        try:
+            return self.construct_yaml_timestamp(node)
+        except ValueError:
+            return node.value
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:timestamp", _StrictLoader.construct_date)
+
 
 def read_yaml(path: Path) -> tuple[Any, list[Mistake]]:
     """The file's one document and the mistakes found on the way; None with the reason where it cannot be read."""
@@ -46,7 +56,7 @@ def read_yaml(path: Path) -> tuple[Any, list[Mistake]]:
         reason = " ".join(part for part in (error.context, error.problem) if part)
         mistake = (_line(error.problem_mark or error.context_mark), f"not valid YAML: {reason}")
         return None, [*loader.mistakes, mistake]
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2013-02-30 has a date's form and is none
+    except (yaml.YAMLError, ValueError) as error:
         return None, [*loader.mistakes, ("", f"not valid YAML: {error}")]
     finally:
         loader.dispose()

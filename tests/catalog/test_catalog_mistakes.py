@@ -264,6 +264,24 @@ def test_both_lines_of_duplicate_keys_are_told_and_the_rest_is_still_read(folder
     ]
 
 
+def test_a_date_that_is_no_day_is_told_with_its_key_and_hides_nothing(folder: Folder) -> None:
+    folder.write()
+    file = folder.path / ORDERS
+    text = file.read_text().replace("'2024-01-01'", "2013-13-01").replace("owner: team:market", "owner: nobody")
+    folder.data[ORDERS] = text
+    found = {problem.path: problem.reason for problem in folder.problems()}
+    assert set(found) == {"start", "owner"}
+    assert "'2013-13-01'" in found["start"]
+
+
+def test_a_misspelt_order_key_is_told_beside_broken_columns(folder: Folder) -> None:
+    folder.data[ORDERS]["columns"][2]["nullable"] = "perhaps"
+    folder.data[ORDERS]["columns"][1]["type"] = "Strin"
+    folder.data[ORDERS]["order_by"] = ["shopp", "id"]
+    found = {problem.path for problem in folder.problems()}
+    assert found == {"columns[2].nullable", "columns[1].type", "order_by[0]"}
+
+
 def test_services_with_one_table_prefix_are_told(folder: Folder) -> None:
     folder.data["services.yaml"] = [{"name": "the-shop"}, {"name": "x", "time_zone": "Mars"}, {"name": "the_shop"}]
     reasons = {problem.path: problem.reason for problem in folder.problems()}
