@@ -108,6 +108,8 @@ def plan_backfill(
     for run in _chain(instance, newest):
         checkpoints.update(checkpoints_of(instance, run.run_id, plan))
     done = frozenset(day for day in days if all((stage, day) in checkpoints for stage in wanted))
+    # Its process ended behind the last checkpoint: one day is done again, so that there is a run that ends.
+    done -= {days[-1]} if days and len(done) == len(days) else set[str]()
     return replace(plan, done=done, resumes=newest.run_id)
 
 

@@ -130,6 +130,13 @@ def test_an_interrupted_run_is_taken_up_where_it_ended(catalog: Catalog, instanc
     assert again.remaining == tuple(str(day(n)) for n in (2, 3, 4))  # of day 2 the last layer is missing
 
 
+def test_a_run_that_ended_behind_its_last_day_has_that_day_left(catalog: Catalog, instance: dg.DagsterInstance) -> None:
+    """A run over no days is no run at all: Dagster refuses it."""
+    run_id = ran(instance, plan(catalog, instance, "items", 0, 2), all_stages(0, 1, 2))
+    again = plan(catalog, instance, "items", 0, 2)
+    assert (again.resumes, again.remaining) == (run_id, (str(day(2)),))
+
+
 def test_every_kill_is_remembered_not_only_the_last(catalog: Catalog, instance: dg.DagsterInstance) -> None:
     ran(instance, plan(catalog, instance, "items", 0, 4), all_stages(0, 1))
     ran(instance, plan(catalog, instance, "items", 0, 4), all_stages(2))
