@@ -22,6 +22,7 @@ from data_platform.errors import PlatformError
 from data_platform.local import control
 from data_platform.local.engine import ENGINES
 from data_platform.local.faults import FaultClient
+from data_platform.local.interrupts import undisturbed
 from data_platform.local.orphans import end_orphans
 from data_platform.local.process import POLL_S, START_TIMEOUT_S, STOP_TIMEOUT_S, EngineProcess, without_engines
 from data_platform.local.state import CloudState, Host
@@ -85,8 +86,8 @@ class Cloud:
         return self
 
     def down(self, on_progress: Callable[[str], None] | None = None) -> None:
-        """End all engines, gently first; returns when none is left."""
-        with self._busy:
+        """End all engines, gently first; returns when none is left. A Ctrl-C meanwhile changes nothing."""
+        with self._busy, undisturbed():
             if self._control is not None:
                 self._control.shutdown()
                 self._control.server_close()

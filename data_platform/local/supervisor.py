@@ -24,6 +24,7 @@ from data_platform.local import control
 from data_platform.local.cloud import AlreadyRunningError, Cloud, users_environment, with_needs
 from data_platform.local.engine import ENGINES, READY_FILE
 from data_platform.local.faults import FaultClient
+from data_platform.local.interrupts import undisturbed
 from data_platform.local.orphans import end_orphans
 from data_platform.local.state import CloudState, Host
 
@@ -157,13 +158,14 @@ def _launch(state: CloudState, command: list[str], on_progress: Callable[[str], 
                     process.wait(DOWN_TIMEOUT_S)
                     raise PlatformError(fact["error"], hint=fact["hint"])
     except KeyboardInterrupt:
-        on_progress("interrupted: ending what was started")
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(DOWN_TIMEOUT_S)
-        process.kill()
-        process.wait()
-        _clear(state)
+        with undisturbed():
+            on_progress("interrupted: ending what was started")
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(DOWN_TIMEOUT_S)
+            process.kill()
+            process.wait()
+            _clear(state)
         raise
     code = process.wait(DOWN_TIMEOUT_S)
     last = state.log("supervisor").read_text(errors="replace").splitlines()[-1:]

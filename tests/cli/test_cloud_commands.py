@@ -214,6 +214,19 @@ def test_an_up_that_is_cut_off_leaves_nothing_running(shell: Shell, how: signal.
     assert shell.nothing_runs()
 
 
+def test_an_impatient_second_ctrl_c_leaves_nothing_running_either(shell: Shell) -> None:
+    up = shell.start("up")
+    assert up.stderr is not None
+    assert "is up" in up.stderr.readline()
+    up.send_signal(signal.SIGINT)
+    while "ending what was started" not in (line := up.stderr.readline()):
+        assert line, "the first Ctrl-C was not answered"
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=30)
+    assert up.returncode == 130
+    assert shell.nothing_runs()
+
+
 def test_down_refuses_to_end_a_cloud_that_another_program_runs_as_its_own(shell: Shell) -> None:
     code = (
         "import sys; from pathlib import Path; from data_platform.local.cloud import Cloud\n"

@@ -176,9 +176,9 @@ def silent_port() -> Iterator[int]:
 def test_engines_that_never_answer_are_told_at_the_deadline(own: Settings, silent_port: int) -> None:
     silent = own.model_copy(update={"redshift_port": silent_port, "clickhouse_port": silent_port})
     begin = time.monotonic()
-    findings = by_subject(examine(silent, deadline_s=2))
-    assert time.monotonic() - begin < 4
-    assert findings["redshift"].detail == findings["clickhouse"].detail == "no answer within 2 s"
+    findings = by_subject(examine(silent, deadline_s=5))
+    assert time.monotonic() - begin < 30  # neither ever ends by itself
+    assert findings["redshift"].detail == findings["clickhouse"].detail == "no answer within 5 s"
     assert findings[f"bucket {own.raw_bucket}"].status is Status.OK
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 
 from data_platform.catalog import Catalog, CatalogError, load_catalog
 from data_platform.errors import PlatformError
@@ -61,6 +62,16 @@ CHECKS: Mapping[str, tuple[str | None, Check]] = {
     "dagster": (None, _dagster),
 }
 
+# What each check spends its first second on; not counted against the engine, which has not been asked anything yet.
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "aws": ("boto3",),
+    "redshift": ("redshift_connector",),
+    "postgres": ("psycopg", "sqlalchemy"),
+    "clickhouse": ("clickhouse_connect",),
+    "kafka": ("confluent_kafka.admin",),
+    "dagster": ("psycopg", "sqlalchemy"),
+}
+
 # Where a client's own advice is to run this very command.
 _HINTS = {"redshift": "is the cluster up and reachable? REDSHIFT_HOST, REDSHIFT_PORT right?"}
 
@@ -75,7 +86,7 @@ class _Patient:
 
 
 def examine(settings: Settings, *, deadline_s: float = DEADLINE_S) -> list[Finding]:
-    """All findings, engine by engine, within `deadline_s` seconds; an engine that gives no answer is a finding."""
+    """All findings, engine by engine, within `deadline_s` seconds of asking; silence is a finding, too."""
     try:
         catalog = load_catalog(settings.catalog)
     except CatalogError as error:
@@ -87,6 +98,10 @@ def examine(settings: Settings, *, deadline_s: float = DEADLINE_S) -> list[Findi
     if not configured:
         findings.append(failed("settings", "no engine is configured", "data-platform cloud up, or docs/settings.md"))
         return findings
+    for name, libraries in LIBRARIES.items():
+        if name in configured or CHECKS[name][0] is None:
+            for library in libraries:
+                import_module(library)
     end = time.monotonic() + deadline_s
     patients: list[_Patient] = []
     for name, (needs, check) in CHECKS.items():
