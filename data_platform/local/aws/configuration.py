@@ -3,6 +3,7 @@
 One pickle per service, written when a call that is no data call changed it, before that call's answer is sent.
 """
 
+import contextlib
 import pickle
 import threading
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.events.models import events_backends
 from moto.secretsmanager.models import secretsmanager_backends
+from moto.sqs.exceptions import SQSException
 from moto.sqs.models import sqs_backends
 
 from data_platform.local.aws.requests import Environ, facts_of
@@ -62,7 +64,9 @@ def _load_queues(queues: list[dict[str, Any]]) -> None:
         queue.created_timestamp = described["created"]
     for described in queues:  # after all queues are there: a dead-letter queue may have been made last
         if described["redrive"]:
-            backend.set_queue_attributes(described["name"], {"RedrivePolicy": described["redrive"]})
+            # Its dead-letter queue may have been deleted since: as on AWS, the policy stays and leads nowhere.
+            with contextlib.suppress(SQSException):
+                backend.set_queue_attributes(described["name"], {"RedrivePolicy": described["redrive"]})
 
 
 def _fields(backend: Callable[[], Any], *names: str) -> Section:

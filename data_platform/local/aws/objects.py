@@ -11,11 +11,16 @@ from typing import Any, TypeVar, cast
 from moto.core.common_models import BaseModel
 from moto.s3 import models
 from moto.s3.responses import S3Response
-from moto.s3.utils import _VersionedKeyStore  # pyright: ignore[reportPrivateUsage]
+from moto.s3.utils import (
+    _VersionedKeyStore,  # pyright: ignore[reportPrivateUsage]
+    compute_checksum,
+)
 from moto.utilities.utils import md5_hash
 
 from data_platform.local.aws.blobs import BlobStore
 from data_platform.local.aws.journal import current, next_sequencer
+
+COMPOSITE = "COMPOSITE"  # the checksum of an object that was put in parts: of its parts' checksums
 
 # Given by the engine before the first object: the classes below are made by moto's own code, which cannot pass it.
 _blobs: BlobStore | None = None
@@ -226,6 +231,33 @@ def _complete(original: Callable[..., Any]) -> Callable[..., Any]:
     return complete_multipart_upload
 
 
+def _copy(original: Callable[..., Any]) -> Callable[..., Any]:
+    def copy_object(
+        self: models.S3Backend, source: StoredKey, bucket_name: str, key_name: str, *args: Any, **kw: Any
+    ) -> None:
+        original(self, source, bucket_name, key_name, *args, **kw)
+        if source.checksum_type == COMPOSITE and source.checksum_algorithm:
+            copied = self.get_bucket(bucket_name).keys[key_name]
+            copied.checksum_value = compute_checksum(copied.value, source.checksum_algorithm).decode()
+
+    return copy_object
+
+
+def _head(original: Callable[..., Any]) -> Callable[..., Any]:
+    def head_object(
+        self: S3Response, bucket_name: str, query: dict[str, Any], key_name: str, headers: dict[str, Any]
+    ) -> Any:
+        status, told, body = original(self, bucket_name, query, key_name, headers)
+        if any(name.startswith("x-amz-checksum-") for name in told):
+            key = self.backend.head_object(bucket_name, key_name, version_id=query.get("versionId", [None])[0])
+            if key is not None and key.checksum_type == COMPOSITE and key.checksum_algorithm:
+                told[f"x-amz-checksum-{key.checksum_algorithm.lower()}"] = f"{key.checksum_value}-{key.checksum_parts}"
+                told["x-amz-checksum-type"] = COMPOSITE
+        return status, told, body
+
+    return head_object
+
+
 def install(blobs: BlobStore) -> None:
     """Patch moto's S3 model; once per process, before its first bucket."""
     global _blobs  # noqa: PLW0603 - see its comment
@@ -241,3 +273,7 @@ def install(blobs: BlobStore) -> None:
     S3Response.get_bucket_notification = _get_notification(S3Response.get_bucket_notification)
     # A completed object keeps its upload, whose parts are gone: reading one of them would fail.
     models.S3Backend.complete_multipart_upload = _complete(models.S3Backend.complete_multipart_upload)
+    # A copy is one piece: with the checksum of its parts' checksums no client could read it.
+    models.S3Backend.copy_object = _copy(models.S3Backend.copy_object)
+    # HeadObject tells the checksum of the parts' checksums without the number that says so.
+    S3Response.head_object = _head(S3Response.head_object)

@@ -169,10 +169,11 @@ class Handler(BaseHTTPRequestHandler):
             data = wanted.body.rest(skip=insert.data_start)
         else:
             text = (in_url + wanted.body.read()) if in_url else wanted.body.read()
-            if sql.statements(text) > 1:
+            statements = sql.statements(text)
+            if statements > 1:
                 raise self._error(codes.SYNTAX_ERROR, "Syntax error (Multi-statements are not allowed)")
-        if not text.strip():
-            raise self._error(codes.SYNTAX_ERROR, "Syntax error: Empty query")
+            if not statements:  # nothing, or comments only
+                raise self._error(codes.SYNTAX_ERROR, "Syntax error: Empty query")
         readonly = wanted.method == "GET"
         watched = (readonly or wanted.settings.get("readonly", "0") != "0") and (
             wanted.settings.get("cancel_http_readonly_queries_on_client_close", "0") == "1"

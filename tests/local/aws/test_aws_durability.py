@@ -115,6 +115,20 @@ def test_bucket_configuration_and_tags_come_back(start_aws: Start) -> None:
     assert [b["Name"] for b in aws.s3.list_buckets()["Buckets"]] == [bucket]
 
 
+def test_a_queue_whose_dead_letter_queue_was_deleted_comes_back_too(start_aws: Start) -> None:
+    aws = start_aws()
+    dead = aws.queue()
+    redrive = {"deadLetterTargetArn": aws.queue_arn(dead), "maxReceiveCount": 3}
+    queue = aws.queue(RedrivePolicy=json.dumps(redrive))
+    aws.sqs.delete_queue(QueueUrl=dead)
+    aws.process.kill()
+    aws = start_aws()
+    kept = aws.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["RedrivePolicy"])["Attributes"]
+    assert json.loads(kept["RedrivePolicy"]) == redrive
+    aws.sqs.send_message(QueueUrl=queue, MessageBody="{}")
+    assert aws.sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "{}"
+
+
 def test_queues_come_back_empty_and_rules_still_lead_to_them(start_aws: Start) -> None:
     aws = start_aws()
     bucket = aws.bucket(events=True)

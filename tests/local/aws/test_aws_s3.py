@@ -1,16 +1,22 @@
 """S3 as AWS answers it where moto is kinder or slower: presigned URLs, listing, ranges, conditional writes."""
 
+import base64
+import io
+import os
 import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 pytestmark = pytest.mark.integration
+MIB = 2**20
 
 
 def fetch(
@@ -211,3 +217,17 @@ def test_concurrent_versions_of_one_key_are_all_kept(aws: Any) -> None:
         thread.join()
     listed = [version["VersionId"] for version in aws.s3.list_object_versions(Bucket=bucket)["Versions"]]
     assert sorted(listed) == sorted(ids)
+
+
+def test_an_object_put_in_parts_can_be_copied_and_the_copy_be_read_with_its_checksum(aws: Any) -> None:
+    bucket = aws.bucket()
+    body = os.urandom(11 * MIB)
+    parts = TransferConfig(multipart_threshold=MIB, multipart_chunksize=5 * MIB)
+    aws.s3.upload_fileobj(io.BytesIO(body), bucket, "parts", Config=parts)
+    aws.s3.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "parts"})
+    told = aws.s3.head_object(Bucket=bucket, Key="parts", ChecksumMode="ENABLED")
+    assert (told["ChecksumType"], told["ChecksumCRC32"][-2:]) == ("COMPOSITE", "-3")
+    for key in ("parts", "copy"):  # the client compares what it read with the checksum
+        assert aws.s3.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")["Body"].read() == body
+    crc = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+    assert aws.s3.head_object(Bucket=bucket, Key="copy", ChecksumMode="ENABLED")["ChecksumCRC32"] == crc

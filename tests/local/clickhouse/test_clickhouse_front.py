@@ -108,6 +108,8 @@ def test_the_database_of_a_request(http: Http) -> None:
         ("SELECT * FROM numbers(1) WHERE", 400, 62),
         ("1 + 1", 400, 62),
         ("SELECT 1; SELECT 2", 400, 62),
+        ("-- only a comment", 400, 62),
+        (" /* another */ ; ", 400, 62),
         ("", 400, 62),
         ("SELECT toInt32('x')", 400, 6),
         ("SELECT throwIf(1)", 500, 395),
