@@ -1,314 +1,115 @@
 """The kill matrix: faults at random instants of random histories; rows, distinct rows and hash must be the files' own.
 
-Every trial is a day of its own: objects put, overwritten and put back, events out of order and more than once, rebuilds
-in between, and one fault, which must have struck. The table remembers two tokens only, so most are overrun. Seeded:
-a failing seed fails again.
+Every fault is counted only when it struck. Seeded: a failing seed and its kinds fail again. The table of the histories
+remembers two tokens only, so most are overrun.
 """
 
-import itertools
 import json
 import os
 import random
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from data_platform.loading.errors import diagnose
-from data_platform.loading.loader import Failure, LoadResult, load_objects
-from data_platform.loading.lock import PartitionLocks
-from data_platform.loading.message import ObjectEvent
-from data_platform.loading.rebuild import rebuild_partition, verify_partition
-from data_platform.loading.register import Register
-from data_platform.loading.warehouse import Warehouse
 from data_platform.local.cloud import Cloud
-from tests.loading.conftest import Bench, make_bench, rows
+from tests.loading.conftest import Bench, make_bench
+from tests.scenarios import loader_history, loader_line
+from tests.scenarios.loader_history import LEASE_S, WINDOW, History
+from tests.scenarios.loader_line import KILLED, STEPS, Line
 
-FIRST_DAY = date(2020, 1, 1)
-LEASE_S = 1.0
-FULL = 1000
-KINDS = (
-    *("kill loader before a call", "kill loader after a call", "kill loader in a rebuild"),
-    *("clickhouse drops before", "clickhouse drops after", "clickhouse fails", "clickhouse fails late"),
-    *("s3 reset", "s3 500", "s3 503", "s3 truncates", "s3 stalls", "paused holder", "kill clickhouse"),
-)
-FRONT = {
-    "clickhouse drops before": ("clickhouse.drop_before", {}),
-    "clickhouse drops after": ("clickhouse.drop_after", {}),
-    "clickhouse fails": ("clickhouse.error", {"code": 210, "message": "Connection reset"}),
-    "clickhouse fails late": ("clickhouse.late_exception", {"code": 210, "message": "Connection reset"}),
-}
-S3 = {
-    "s3 reset": ("s3.reset", {}),
-    "s3 500": ("s3.error", {"status": 500}),
-    "s3 503": ("s3.error", {"status": 503}),
-    "s3 truncates": ("s3.truncate", {"bytes": 300}),
-    "s3 stalls": ("s3.stall", {"bytes": 1, "seconds": 0.3}),
-}
+SEED = int(os.environ.get("DATA_PLATFORM_TEST_SEED", "20130202"))
+EACH = 24  # faults of a kind in the full run; of kill -9 at one step of the loader
+EACH_STEP = 10
+TOGETHER = 4  # faults in one history
+CHAPTER = 8  # faults of one comparison of the line
+LEAST = 1000
+# One of each in the default suite; a restart of ClickHouse costs seconds.
+QUICK_STEPS = ("the intent written", "inserted", "swapped", "deleting the message")
+SLOW = {"kill -9 of ClickHouse", "worker paused past its lease", "kill -9 of ClickHouse under a loader"}
 
 
-class Killed(BaseException):
-    """The process is gone: nothing of it runs any more, not even its `finally` blocks reach the server."""
-
-
-class Mortal:
-    """A client whose process is killed at its `at`-th statement, before it is sent or after it was executed."""
-
-    def __init__(self, client: Any, at: int, *, after: bool, pause: float = 0.0) -> None:
-        self._client, self._at, self._after, self._pause = client, at, after, pause
-        self._count = 0
-        self.dead = False
-        self.paused = threading.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._client, name)
-        if name not in {"command", "query", "raw_insert", "insert"}:
-            return attribute
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            if threading.current_thread().name == "lease":  # it dies, or stands still, with its process
-                if self.dead or self.paused.is_set():
-                    raise ConnectionRefusedError("the process is gone")
-                return attribute(*arguments, **options)
-            if self.dead:
-                raise Killed
-            self._count += 1
-            if self._count != self._at:
-                return attribute(*arguments, **options)
-            if self._pause:
-                self.paused.set()
-                time.sleep(self._pause)
-                return attribute(*arguments, **options)
-            if self._after:
-                attribute(*arguments, **options)
-            self.dead = True
-            raise Killed
-
-        return call
-
-
-@dataclass
-class Trial:
-    """One history and its fault."""
-
-    bench: Bench
-    cloud: Cloud
-    seed: int
-    kind: str
-    events: list[ObjectEvent] = field(default_factory=list[ObjectEvent])
-
-    def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
-        self.bench.ds = FIRST_DAY + timedelta(days=self.seed % 15_000)
-        self.bench.content = {}
-
-    def run(self) -> bool:
-        """Make the history, let the fault strike, redeliver until all is final, compare. Whether the fault struck."""
-        dice = self.random
-        start = 0
-        for number in range(dice.randint(1, 4)):
-            for _ in range(dice.choice([1, 1, 1, 2, 3])):
-                count = dice.choice([0, 1, 30, 30, 2000])
-                self.put(f"o{number}.parquet", rows(start, count, tag=str(self.seed)))
-                start += count
-            if dice.random() < 0.2:  # back to its first content: A, B, A
-                self.put(f"o{number}.parquet", self.bench.content[f"o{number}.parquet"])
-            if dice.random() < 0.3:
-                self.deliver(self.some())
-        if dice.random() < 0.2:
-            self.rebuild()
-        struck = self.strike()
-        if dice.random() < 0.3:
-            self.deliver(self.some())
-        if dice.random() < 0.2:
-            self.rebuild()
-        self.deliver(self.events * dice.choice([1, 2]))
-        assert self.found() == self.bench.expected(), f"seed {self.seed}, {self.kind}"
-        verify_partition(self.bench.warehouse, self.bench.dataset, self.bench.ds)
-        return struck
-
-    def put(self, file: str, table: pa.Table) -> None:
-        self.events.append(self.bench.put(file, table))
-
-    def some(self) -> list[ObjectEvent]:
-        chosen = self.random.sample(self.events, self.random.randint(1, len(self.events)))
-        return chosen * self.random.choice([1, 1, 5])
-
-    def found(self) -> tuple[int, ...]:
-        client = self.bench.warehouse.client
-        row = client.query(
-            "SELECT count(), uniqExact(id), sum(cityHash64(toString((id, name)))) "
-            f"FROM {self.bench.table} WHERE _ds = {{ds:Date}}",
-            parameters={"ds": self.bench.ds},
-        ).result_rows[0]
-        return tuple(int(value or 0) for value in row)
-
-    # Faults
-
-    def strike(self) -> bool:
-        self.put("struck.parquet", rows(50_000, 700, tag=str(self.seed)))  # so that there is something to strike
-        batch = self.events if self.random.random() < 0.5 else [*self.some(), self.events[-1]]
-        if self.kind.startswith("kill loader"):
-            return self.kill_loader(batch)
-        if self.kind == "paused holder":
-            return self.pause_holder(batch)
-        if self.kind == "kill clickhouse":
-            return self.kill_clickhouse(batch)
-        engine, (name, arguments) = ("clickhouse", FRONT[self.kind]) if self.kind in FRONT else ("aws", S3[self.kind])
-        faults = self.cloud.faults(engine)
-        match = {"sql": "*"} if engine == "clickhouse" else {"method": "GET", "key": f"*ds={self.bench.ds}*"}
-        late = self.random.randint(0, 6 if engine == "clickhouse" else 2)
-        fault = faults.arm(name, match=match, times=self.random.choice([1, 1, 2]), skip=late,
-                           **arguments)  # fmt: skip
-        self.attempt(batch, self.bench.warehouse)
-        struck = faults.struck(fault) >= 1
-        faults.disarm(fault)
-        return struck
-
-    def mortal(self, *, after: bool, pause: float = 0.0) -> tuple[Mortal, Warehouse]:
-        settings = self.bench.settings
-        healthy = self.bench.warehouse
-        client: Any = Mortal(healthy.client, self.random.randint(1, 10), after=after, pause=pause)
-        owner = f"mortal-{self.seed}"
-        locks = PartitionLocks(client, owner, settings.loader_lease_s)
-        return client, replace(healthy, client=client, register=Register(client, owner), locks=locks)
-
-    def kill_loader(self, batch: list[ObjectEvent]) -> bool:
-        mortal, warehouse = self.mortal(after="after" in self.kind or self.random.random() < 0.3)
-        try:
-            if self.kind == "kill loader in a rebuild":
-                rebuild_partition(warehouse, self.bench.dataset, self.bench.ds)
-            else:
-                self.attempt(batch, warehouse)
-        except Killed:
-            pass
-        return mortal.dead
-
-    def pause_holder(self, batch: list[ObjectEvent]) -> bool:
-        """A process stands still for longer than its lease; meanwhile another one works on the partition."""
-        mortal, warehouse = self.mortal(after=False, pause=LEASE_S * 3)
-        rebuilding = self.random.random() < 0.5
-
-        def work() -> None:
-            if rebuilding:
-                try:
-                    rebuild_partition(warehouse, self.bench.dataset, self.bench.ds)
-                except Exception as error:
-                    if diagnose(error) is None:
-                        raise
-            else:
-                self.attempt(batch, warehouse)
-
-        holder = threading.Thread(target=work, name="holder")
-        holder.start()
-        mortal.paused.wait(5)
-        if self.random.random() < 0.5:
-            self.rebuild()
-        self.deliver(self.some())
-        holder.join()
-        return mortal.paused.is_set()
-
-    def kill_clickhouse(self, batch: list[ObjectEvent]) -> bool:
-        warehouse = self.bench.warehouse
-        worker = threading.Thread(target=self.attempt, args=(batch, warehouse), name="worker")
-        worker.start()
-        time.sleep(self.random.random() * 0.15)
-        self.cloud.kill("clickhouse")
-        self.cloud.restart("clickhouse")
-        worker.join()
-        return True
-
-    # The queue
-
-    def attempt(self, batch: list[ObjectEvent], warehouse: Warehouse) -> list[ObjectEvent]:
-        """One receive; returns the events that are not final and come back."""
-        try:
-            told = load_objects(warehouse, self.bench.dataset, batch, wait_s=20)
-        except Exception as error:
-            if diagnose(error) is None:
-                raise
-            return batch
-        left: list[ObjectEvent] = []
-        for event, each in zip(batch, told, strict=True):
-            if isinstance(each, Failure):
-                assert not each.for_good or each.counted, each
-                left.append(event)
-            else:
-                assert isinstance(each, LoadResult)
-        return left
-
-    def deliver(self, batch: list[ObjectEvent]) -> None:
-        """Receive until everything is final."""
-        for _ in range(20):
-            self.random.shuffle(batch)
-            size = self.random.randint(1, len(batch))
-            batch = self.attempt(batch[:size], self.bench.warehouse) + batch[size:]
-            if not batch:
-                return
-        raise AssertionError(f"{len(batch)} events never became final, seed {self.seed}")
-
-    def rebuild(self) -> None:
-        for _ in range(20):
-            try:
-                rebuild_partition(self.bench.warehouse, self.bench.dataset, self.bench.ds)
-            except Exception as error:
-                if diagnose(error) is None:
-                    raise
-                continue
-            return
-        raise AssertionError("no rebuild succeeded")
+def batches(kinds: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The kinds in order, `size` at a time."""
+    return (kinds[start : start + size] for start in range(0, len(kinds), size))
 
 
 @pytest.fixture
 def matrix_bench(cloud: Cloud) -> Iterator[Bench]:
     made = make_bench(cloud.settings.model_copy(update={"loader_lease_s": LEASE_S}))
-    made.warehouse.client.command(f"ALTER TABLE {made.table} MODIFY SETTING non_replicated_deduplication_window = 2")
+    made.warehouse.client.command(
+        f"ALTER TABLE {made.table} MODIFY SETTING non_replicated_deduplication_window = {WINDOW}"
+    )
     yield made
     made.warehouse.client.command(f"DROP TABLE IF EXISTS {made.table} SYNC")
-
-
-def run_kind(bench: Bench, cloud: Cloud, kind: str, seeds: Iterator[int]) -> int:
-    """Trials of a kind until its fault has struck once; returns how many it took. Each is compared, struck or not."""
-    for trials in range(1, 8):
-        if Trial(bench, cloud, next(seeds), kind).run():
-            return trials
-    raise AssertionError(f"{kind} never struck")
 
 
 @pytest.mark.scenario
 @pytest.mark.timeout(240)
 def test_faults_of_every_kind_leave_exactly_the_files_rows(matrix_bench: Bench, cloud: Cloud) -> None:
-    seeds = itertools.count(1)
-    for kind in KINDS:
-        if kind != "kill clickhouse":
-            run_kind(matrix_bench, cloud, kind, seeds)
+    kinds = [kind for kind in loader_history.FAULTS if kind not in SLOW]
+    random.Random(SEED).shuffle(kinds)
+    for number, some in enumerate(batches(kinds, 7)):
+        struck = History(matrix_bench, cloud, SEED + number).run(some)
+        assert set(struck) == set(some)
+
+
+@pytest.mark.scenario
+@pytest.mark.timeout(240)
+def test_a_loader_killed_or_served_badly_leaves_exactly_the_files_rows(cloud: Cloud, tmp_path: Path) -> None:
+    kinds = [f"{KILLED}{step}" for step in QUICK_STEPS]
+    kinds += ["SQS delivers five times", "SQS delivers out of order", "SQS refuses to delete"]
+    kinds += ["rebuild, then its events from the queue", "rebuild, then replay of its dead letters"]
+    with Line.open(cloud, tmp_path, SEED) as line:
+        line.chapter(kinds)
+        assert set(line.struck) == set(kinds)
+
+
+class Report:
+    """Faults by kind, written to CHAOS_REPORT while the run goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "loader-kill-matrix.json"
+        self._since = time.monotonic()
+        self.struck: Counter[str] = Counter()
+
+    def add(self, struck: Counter[str], inexact: list[str]) -> None:
+        self.struck += struck
+        report = {
+            "seed": SEED,
+            "faults that struck": self.struck.total(),
+            "inexact": inexact,  # the first one ends the run
+            "minutes": round((time.monotonic() - self._since) / 60, 1),
+            "by kind": dict(self.struck),
+        }
+        self._path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 @pytest.mark.load
 @pytest.mark.timeout(7200)
 def test_a_thousand_faults_leave_exactly_the_files_rows(matrix_bench: Bench, cloud: Cloud, tmp_path: Path) -> None:
-    """Writes its report to CHAOS_REPORT, also while it runs."""
-    folder = Path(os.environ.get("CHAOS_REPORT", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    struck: Counter[str] = Counter()
-    trials = 0
-    seeds = itertools.count(100)
-    since = time.monotonic()
-    for kind in itertools.islice(itertools.cycle(KINDS), FULL):
-        trials += run_kind(matrix_bench, cloud, kind, seeds)
-        struck[kind] += 1
-        report = {
-            "faults that struck": sum(struck.values()),
-            "trials": trials,
-            "inexact": 0,  # one inexact trial ends the run
-            "minutes": round((time.monotonic() - since) / 60, 1),
-            "by kind": dict(struck),
-        }
-        (folder / "loader-kill-matrix.json").write_text(json.dumps(report, indent=1) + "\n")
+    report = Report(Path(os.environ.get("CHAOS_REPORT", tmp_path / "report")))
+    dice = random.Random(SEED)
+    steps = [f"{KILLED}{step}" for step in STEPS] * EACH_STEP
+    others = [kind for kind in loader_line.FAULTS if kind.removeprefix(KILLED) not in STEPS] * EACH
+    on_the_line = steps + others
+    in_histories = list(loader_history.FAULTS) * EACH
+    dice.shuffle(on_the_line)
+    dice.shuffle(in_histories)
+    assert len(on_the_line) + len(in_histories) >= LEAST
+    some: Sequence[str] = ()
+    try:
+        with Line.open(cloud, tmp_path / "line", SEED) as line:
+            for some in batches(on_the_line, CHAPTER):
+                line.struck.clear()
+                line.chapter(some)
+                report.add(line.struck, [])
+        for number, some in enumerate(batches(in_histories, TOGETHER)):
+            report.add(History(matrix_bench, cloud, SEED + 100 + number).run(some), [])
+    except BaseException:
+        report.add(Counter(), list(some))
+        raise
+    assert report.struck.total() >= LEAST
