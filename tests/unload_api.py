@@ -44,11 +44,21 @@ class ApiProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> "ApiProcess":
+    def launch(self) -> "ApiProcess":
+        """Start it without waiting until it serves."""
         command = [sys.executable, "-m", "data_platform.cli.main", "api", "--port", str(self.port), *self.arguments]
         environment = {**self.cloud.process_env, MARKER_VARIABLE: str(self.cloud.home), **self.environment}
         with self.log.open("ab") as stream:
             self.process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
+        return self
+
+    def start(self) -> "ApiProcess":
+        """Start it; returns when it serves."""
+        return self.launch().serving()
+
+    def serving(self) -> "ApiProcess":
+        """Wait until it serves."""
+        assert self.process is not None
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:

@@ -9,9 +9,12 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from data_platform.clients import postgres
+from data_platform.clients.retry import RETRIED
 from data_platform.unload.sqltext import RefusedError
 
 log = logging.getLogger(__name__)
@@ -75,6 +78,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
         return problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(SQLAlchemyError)
+    async def _ledger(request: Request, error: SQLAlchemyError) -> Response:  # pyright: ignore[reportUnusedFunction]
+        if postgres.classify(error) not in RETRIED:
+            raise error
+        log.warning("%s %s: the ledger is away: %s", request.method, request.url.path, type(error).__name__)
+        return problem(503, "the ledger cannot be reached now; send the same again", {"Retry-After": "2"})
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]

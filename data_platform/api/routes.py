@@ -45,12 +45,13 @@ _WORDS = {
     413: "the body is too large",
     422: "refused input",
     429: "too fast, or too many at once; see Retry-After",
+    503: "the ledger cannot be reached now; see Retry-After",
 }
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {code: {"description": _WORDS[code], "content": content} for code in (401, 429, *codes)}
+    return {code: {"description": _WORDS[code], "content": content} for code in (401, 429, 503, *codes)}
 
 
 bearer = HTTPBearer(auto_error=False, description="A token made by `data-platform api token create`.")
