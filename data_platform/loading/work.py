@@ -235,6 +235,7 @@ class Work:
         """Send the original message with what is known of it to the dead letters, then delete it.
 
         Of a message with several events the whole goes; those that are loaded already are recognised at its replay.
+        A letter that cannot be sent now is sent when the message comes back.
         """
         event = message.events[0] if message.events else None
         letter = DeadLetter(
@@ -247,10 +248,19 @@ class Work:
             "" if event is None else event.correlation_id,
             message.body,
         )
-        self.queues[message.domain].bury(letter)
+        message.kept = True
+        try:
+            self.queues[message.domain].bury(letter)
+        except Exception as error:
+            fault = aws.classify(error)
+            if fault is Fault.UNKNOWN:
+                raise
+            if fault is Fault.CONFIGURATION:
+                self.parked[message.domain].trip(str(error))
+            log.warning("a dead letter was not sent, its message comes back: %s", error)
+            return
         self.delete([message])
         message.open = 0
-        message.kept = True
         self.metrics.failed(message.domain, code.value) if event is None else None
         with self._lock:
             self.tally.dead_lettered += 1
