@@ -2,19 +2,16 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from anyio.to_thread import run_sync
 
 from data_platform.api.limits import Bucket
 from data_platform.api.problems import ApiError
+from data_platform.api.statements import Statements
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import RedshiftSource
 from data_platform.ledger import api_tokens
 from data_platform.ledger.api_tokens import ApiToken, Limits, hash_of
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
 
 KEPT_S = 1.0
 KEPT_AT_MOST = 10_000
@@ -33,8 +30,8 @@ class Caller:
 class Callers:
     """Knows the tokens, and how fast each caller goes. Belongs to one event loop."""
 
-    def __init__(self, ledger: "Engine", default_schemas: frozenset[str]) -> None:
-        self._ledger = ledger
+    def __init__(self, ask: Statements, default_schemas: frozenset[str]) -> None:
+        self._ask = ask
         self._default_schemas = default_schemas
         self._known: dict[bytes, tuple[float, Caller]] = {}
         self._buckets: dict[str, Bucket] = {}
@@ -73,8 +70,7 @@ class Callers:
         return caller
 
     def _read(self, token: str) -> ApiToken | None:
-        with self._ledger.connect() as connection:
-            return api_tokens.find(connection, token)
+        return self._ask(lambda connection: api_tokens.find(connection, token))
 
 
 def schemas_of(catalog: Catalog) -> frozenset[str]:

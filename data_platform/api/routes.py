@@ -8,6 +8,7 @@ import orjson
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
 from data_platform.api.callers import Caller
@@ -118,11 +119,10 @@ async def list_requests(
     except ValueError:
         raise ApiError(422, "cursor is none that this API gave") from None
 
-    def read() -> list[UnloadRequest]:
-        with api.ledger.connect() as connection:
-            return unload_requests.page(connection, who.name, status=status, before=before, limit=limit + 1)
+    def read(connection: Connection) -> list[UnloadRequest]:
+        return unload_requests.page(connection, who.name, status=status, before=before, limit=limit + 1)
 
-    found = await run_sync(read)
+    found = await run_sync(api.ask, read)
     following = cursor_of(found[limit - 1]) if len(found) > limit else None
     return answer({"requests": [state_of(each, api.bucket) for each in found[:limit]], "cursor": following})
 
@@ -170,7 +170,7 @@ async def events(
 
     async def body() -> AsyncIterator[bytes]:
         try:
-            async for chunk in state_changes(api.ledger, request_id, after, ending=lambda: api.ending):
+            async for chunk in state_changes(api.ask, request_id, after, ending=lambda: api.ending):
                 yield chunk
         finally:
             streams[who.name] -= 1
@@ -231,11 +231,10 @@ async def ready(api: State) -> Response:
 async def _own(api: ApiState, who: Caller, request_id: str, *, foreign: int = 404) -> UnloadRequest:
     """The caller's request. Raises ApiError 404, or `foreign` for somebody else's."""
 
-    def read() -> UnloadRequest | None:
-        with api.ledger.connect() as connection:
-            return unload_requests.get(connection, request_id)
+    def read(connection: Connection) -> UnloadRequest | None:
+        return unload_requests.get(connection, request_id)
 
-    request = await run_sync(read) if _REQUEST_ID.fullmatch(request_id) else None
+    request = await run_sync(api.ask, read) if _REQUEST_ID.fullmatch(request_id) else None
     if request is None or (request.caller != who.name and foreign == 404):
         raise ApiError(404, "there is no such request")
     if request.caller != who.name:

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from data_platform.api.callers import Callers
+from data_platform.api.statements import Statements
 from data_platform.api.submissions import Submissions
 from data_platform.settings import Settings
 
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class ApiState:
-    """Belongs to one event loop; `ending` is set when the process is told to end."""
+    """Belongs to one event loop; `ending` is set when the process is told to end.
+
+    `ledger` is for transactions, `ask` for single statements.
+    """
 
     settings: Settings
     ledger: "Engine"
+    ask: Statements
     s3: "S3Client"
     callers: Callers
     submissions: Submissions
@@ -37,8 +42,7 @@ class ApiState:
     def not_ready(self) -> str | None:
         """Why calls cannot be handled now; None when they can."""
         try:
-            with self.ledger.connect() as connection:
-                connection.execute(text("SELECT 1 FROM api_tokens LIMIT 1"))
+            self.ask(lambda connection: connection.execute(text("SELECT 1 FROM api_tokens LIMIT 1")))
         except SQLAlchemyError as error:
             return f"the ledger cannot be read: {type(error).__name__}"
         return None

@@ -2,30 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
 
 import orjson
 from anyio.to_thread import run_sync
 
 from data_platform.api.models import rfc3339
+from data_platform.api.statements import Statements
 from data_platform.ledger import unload_requests
 from data_platform.ledger.unload_requests import FINAL, Change
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
 
 LOOK_S = 0.5
 HEARTBEAT_S = 10.0  # load balancers close what is silent for 60 s
 
 
 async def state_changes(
-    ledger: "Engine", request_id: str, after: int, *, ending: Callable[[], bool]
+    ask: Statements, request_id: str, after: int, *, ending: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
     """Events since number `after`, then as they come, with heartbeats between; ends after a final state."""
     quiet = 0.0
     yield b"retry: 2000\n\n"
     while not ending():
-        changes = await run_sync(_read, ledger, request_id, after)
+        changes = await run_sync(_read, ask, request_id, after)
         for change in changes:
             after = change.id
             yield _event(change)
@@ -40,9 +37,8 @@ async def state_changes(
         quiet += LOOK_S
 
 
-def _read(ledger: "Engine", request_id: str, after: int) -> list[Change]:
-    with ledger.connect() as connection:
-        return unload_requests.changes(connection, request_id, after)
+def _read(ask: Statements, request_id: str, after: int) -> list[Change]:
+    return ask(lambda connection: unload_requests.changes(connection, request_id, after))
 
 
 def _event(change: Change) -> bytes:

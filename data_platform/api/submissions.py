@@ -1,4 +1,4 @@
-"""Accepting requests: those that arrive together are written in one transaction, so that a burst waits for one commit.
+"""Accepting requests: those that arrive together are written by one statement, so that a burst waits for one commit.
 
 One task per process; the answer of a call is given after its commit, never before.
 """
@@ -11,11 +11,12 @@ from anyio.to_thread import run_sync
 
 from data_platform.api.callers import Caller
 from data_platform.api.problems import ApiError
+from data_platform.api.statements import Statements
 from data_platform.ledger import unload_requests
 from data_platform.ledger.unload_requests import NewRequest, UnloadRequest
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
 
 BATCH = 200
 Answer = tuple[UnloadRequest, bool] | ApiError
@@ -31,8 +32,8 @@ class _Waiting:
 class Submissions:
     """Writes what waits. Belongs to one event loop; `run` it in a task."""
 
-    def __init__(self, ledger: "Engine") -> None:
-        self._ledger = ledger
+    def __init__(self, ask: Statements) -> None:
+        self._ask = ask
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
 
     async def accept(self, request: NewRequest, caller: Caller) -> tuple[UnloadRequest, bool]:
@@ -51,7 +52,7 @@ class Submissions:
             while not self._queue.empty() and len(batch) < BATCH:
                 batch.append(self._queue.get_nowait())
             try:
-                answers = await run_sync(self._write, batch)
+                answers = await run_sync(self._ask, lambda connection, batch=batch: self._write(connection, batch))
             except Exception as error:  # noqa: BLE001 - it is each caller's answer, not this task's end
                 for waiting in batch:
                     if not waiting.answer.done():
@@ -61,12 +62,11 @@ class Submissions:
                 if not waiting.answer.done():  # the client may have gone
                     waiting.answer.set_result(answer)
 
-    def _write(self, batch: list[_Waiting]) -> list[Answer]:
-        with self._ledger.begin() as connection:
-            refused = self._over_quota(connection, batch)
-            wanted = [waiting.request for n, waiting in enumerate(batch) if n not in refused]
-            accepted = iter(unload_requests.submit(connection, wanted) if wanted else ())
-            return [refused[n] if n in refused else next(accepted) for n in range(len(batch))]
+    def _write(self, connection: "Connection", batch: list[_Waiting]) -> list[Answer]:
+        refused = self._over_quota(connection, batch)
+        wanted = [waiting.request for n, waiting in enumerate(batch) if n not in refused]
+        accepted = iter(unload_requests.submit(connection, wanted) if wanted else ())
+        return [refused[n] if n in refused else next(accepted) for n in range(len(batch))]
 
     def _over_quota(self, connection: "Connection", batch: list[_Waiting]) -> dict[int, ApiError]:
         """Which of the batch are new and one too many. A repetition of an accepted one never is."""

@@ -31,8 +31,10 @@ _BY_STATE: Mapping[str, Fault] = {
 }
 
 
-def engine(settings: Settings, *, pool_size: int = POOL_SIZE) -> "Engine":
+def engine(settings: Settings, *, pool_size: int = POOL_SIZE, pre_ping: bool = True) -> "Engine":
     """A pooled SQLAlchemy engine of POSTGRES_URL. Nothing is connected yet; dispose of it when done.
+
+    `pre_ping` asks a pooled connection for a sign of life before it is used: a round trip each time.
 
     Raises ConfigurationError when the URL is not set.
     """
@@ -51,7 +53,7 @@ def engine(settings: Settings, *, pool_size: int = POOL_SIZE) -> "Engine":
         max_overflow=POOL_OVERFLOW,
         pool_timeout=POOL_TIMEOUT_S,
         pool_recycle=POOL_RECYCLE_S,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         hide_parameters=True,  # values may be personal data; they stay out of errors and logs
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,

@@ -7,10 +7,12 @@ unload package's, added to the outbox in the same transaction.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
+import orjson
 import sqlalchemy as sa  # noqa: TID253 - see base.py
-from sqlalchemy.dialects.postgresql import insert  # noqa: TID253 - see base.py
 
 from data_platform.errors import PlatformError
 from data_platform.ledger.unloads import UnloadStatus, unload_changes, unload_requests
@@ -87,29 +89,19 @@ def request_of(row: Mapping[Any, Any]) -> UnloadRequest:
 def submit(connection: sa.Connection, wanted: Sequence[NewRequest]) -> list[tuple[UnloadRequest, bool]]:
     """Accept requests whose id is new; per request how it stands and whether it was accepted now. Order is kept.
 
-    An id that exists is returned as it is, whoever's it is: the caller compares caller and hash.
+    An id that exists is returned as it is, whoever's it is: the caller compares caller and hash. One statement, which
+    needs no transaction around it.
     """
-    accepted: dict[str, UnloadRequest] = {}
     first = {request.request_id: request for request in reversed(wanted)}
-    # In order of id: two batches that share ids must not wait for each other crosswise.
     rows = connection.execute(
-        insert(unload_requests)
-        .values([_values(first[request_id]) for request_id in sorted(first)])
-        .on_conflict_do_nothing(index_elements=["request_id"])
-        .returning(*COLUMNS)
+        _accept(), {"wanted": orjson.dumps([_values(each) for each in first.values()]).decode(), "attempts": ATTEMPTS}
     ).mappings()
+    accepted: dict[str, UnloadRequest] = {}
+    known: dict[str, UnloadRequest] = {}
     for row in rows:
-        accepted[row["request_id"]] = request_of(row)
-    if accepted:
-        connection.execute(
-            sa.insert(unload_changes),
-            [
-                {"request_id": each.request_id, "attempt": 0, "status": "PENDING", "actor": each.caller}
-                for each in accepted.values()
-            ],
-        )
-    missing = [request_id for request_id in first if request_id not in accepted]
-    known = _by_id(connection, missing) if missing else {}
+        (accepted if row["accepted"] else known)[row["request_id"]] = request_of(row)
+    missing = [request_id for request_id in first if request_id not in accepted and request_id not in known]
+    known |= _by_id(connection, missing) if missing else {}
     answers: list[tuple[UnloadRequest, bool]] = []
     told: set[str] = set()
     for request in wanted:
@@ -257,14 +249,20 @@ def _change(row: dict[str, Any]) -> Change:
     return Change(**row)
 
 
+@cache
+def _accept() -> sa.TextualSelect:
+    names = ", ".join(f'"{column.name}"' for column in COLUMNS)
+    text = (files("data_platform.ledger") / "sql" / "accept_requests.sql").read_text(encoding="utf-8")
+    return sa.text(text.replace("{columns}", names)).columns(*COLUMNS, sa.column("accepted", sa.Boolean))
+
+
 def _values(request: NewRequest) -> dict[str, Any]:
     return {
         "request_id": request.request_id,
         "caller": request.caller,
-        "body_hash": request.body_hash,
+        "body_hash": request.body_hash.hex(),
         "sql": request.sql,
         "options": dict(request.options),
-        "attempts_left": ATTEMPTS,
     }
 
 

@@ -26,7 +26,7 @@ Hold = Callable[[Rig, str], AbstractContextManager[str]]
 
 @contextlib.contextmanager
 def being_accepted(rig: Rig, name: str) -> Iterator[str]:
-    with rig.lock("LOCK TABLE unload_changes IN EXCLUSIVE MODE", "INSERT INTO unload_changes%") as lock:
+    with rig.lock("LOCK TABLE unload_changes IN EXCLUSIVE MODE", "-- Accepts the requests%") as lock:
         sender = threading.Thread(target=rig.submit, args=(name, "being accepted"))
         sender.start()
         until(lock.holds, "the request is not being written")
