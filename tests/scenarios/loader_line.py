@@ -172,6 +172,7 @@ class Line:
         """New days; one fault of each kind; all is delivered and compared at the end."""
         kinds = list(kinds)
         self._chapters += 1
+        self.drop_letters()
         first = FIRST_DAY + timedelta(days=(self.seed % 300) * 60 + self._chapters * DAYS)
         self.days = [first + timedelta(days=number) for number in range(DAYS)]
         self.bench.content = {}
@@ -435,7 +436,11 @@ class Line:
         faults = self.flow.cloud.faults("aws")
         dead = dlq_name(self.flow.settings.env, self.flow.domain)
         fault = faults.arm("sqs.error", match={"action": "SendMessage", "queue": dead}, times=9, status=503)
-        self.put_poison()
+        if self.random.random() < 0.5:
+            self.put_poison()
+        else:
+            self.sqs.send_message(QueueUrl=self.url, MessageBody="{")
+            self.poison.add("")  # such a letter has no key
         self.wait(lambda: faults.struck(fault) == 9, "refused dead letter")
         return True
 
