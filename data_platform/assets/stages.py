@@ -19,8 +19,8 @@ from data_platform.curation.manifest import PartitionManifest, StoredManifest, m
 from data_platform.curation.partition import SourceFile
 from data_platform.curation.unloads import curate_unload
 from data_platform.errors import PlatformError
-from data_platform.loading.agent import open_warehouse
-from data_platform.loading.rebuild import Warehouse, rebuild_partition
+from data_platform.loading.rebuild import rebuild_partition
+from data_platform.loading.warehouse import Warehouse, open_warehouse
 from data_platform.settings import Settings
 from data_platform.unload.datasets import PartitionUnload, proven_unload, unload_partition
 

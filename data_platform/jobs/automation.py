@@ -5,6 +5,7 @@ failed attempt and leaves the next one to who knows (the repairing schedule, a p
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ Asset = dg.AssetsDefinition | dg.AssetSpec
 Condition = dg.AutomationCondition[Any]
 NAME = "automation"
 INTERVAL_S = 60
+NEXT_LAYER_DAYS = 7  # as far back as the schedules repair
 
 
 def not_failed_since_wanted(condition: Condition) -> Condition:
@@ -36,14 +38,23 @@ def after_new_events(cron: str, *, time_zone: str = "UTC") -> Condition:
     return not_failed_since_wanted(tick & newer & calm)
 
 
-def next_layer() -> Condition:
-    """As soon as the layer before it has a partition that this one lacks or that is newer; one partition at a time.
+def next_layer(*, days: int = NEXT_LAYER_DAYS) -> Condition:
+    """As soon as a partition of the last `days` is newer in the layer before it, or about to be: a chain is one run.
 
-    For a split installation, where the ClickHouse side runs apart from the AWS side and no run spans both. The price is
-    a run per new partition instead of one per range, so the shipped definitions do not use it: their layers follow
-    each other inside one run.
+    For a split installation, where the ClickHouse side runs apart from the AWS side and no run spans both. Prices: a
+    run per new partition instead of one per range, so the shipped definitions do not use it (their layers follow each
+    other inside one run); and what was made before the sensor first looked, or is older than `days`, is the schedule's.
+
+    Dagster's `eager` asks the storage for the missing, running and failed partitions of every asset at every tick:
+    219 s for 1,000 datasets of three layers on a busy machine. Here that is asked of those alone that have something
+    new: an operand behind `&` costs nothing while the ones before it leave no candidate.
     """
-    return not_failed_since_wanted(dg.AutomationCondition.eager())
+    condition = dg.AutomationCondition
+    newer = condition.any_deps_match(condition.newly_updated() | condition.will_be_requested())
+    wanted = newer.since(condition.newly_requested() | condition.newly_updated())
+    calm = ~condition.any_deps_in_progress() & ~condition.in_progress()
+    lately = condition.in_latest_time_window(timedelta(days=days))
+    return not_failed_since_wanted(wanted.with_label("the layer before it is newer") & lately & calm)
 
 
 def with_automation(assets: Iterable[Asset], conditions: Mapping[str, Condition]) -> list[Asset]:
