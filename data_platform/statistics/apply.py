@@ -64,8 +64,8 @@ def log_line(level: Level, line: str) -> None:
 class Progress:
     """What is being done, and rows so far of how many.
 
-    Steps: `reading`, `staged` (in the transaction), `planned`, `written` (a chunk, in its transaction), `committed`,
-    `comparing`, `finished`.
+    Steps: `reading`, `staged` (in the transaction), `planned`, `upserted` and `written` (a chunk, in its transaction),
+    `committed`, `comparing`, `finished`.
     """
 
     step: str

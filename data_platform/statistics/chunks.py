@@ -1,7 +1,7 @@
 """The chunks of a run, applied at most five at a time, each in one transaction with its ledger rows.
 
-A chunk is a range of user ids, so that it walks the table's index in order. Its transaction proves first that the lock
-is still ours and that the chunk is not done yet: a woken holder writes nothing, and nothing is applied twice.
+A chunk is a range of user ids, so that it walks the table's index in order. Its transaction proves that the chunk is
+not done yet and that the lock is still ours: a woken holder commits nothing, and nothing is applied twice.
 """
 
 import threading
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from data_platform.ledger.locks import Lock
 
 ATTEMPTS = 3
+SURPRISES = 5  # users removed or inserted by others between two statements; each of them costs the chunk once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkEvent:
-    """`state`: `written` inside the transaction, `committed` after it."""
+    """`state`: `upserted` and (with the lock proven, the ledger written) `written` in the transaction, `committed`."""
 
     chunk: Chunk
     state: str
@@ -110,13 +111,24 @@ def apply_chunks(
 def _apply(
     engine: "Engine", run: Run, chunk: Chunk, lock: "Lock", lease_s: float, on_event: Callable[[ChunkEvent], None]
 ) -> None:
-    from psycopg.errors import ForeignKeyViolation
+    from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
-    try:
-        _transaction(engine, run, chunk, lock, lease_s, on_event, vanished=False)
-    except ForeignKeyViolation:
-        # A user was removed after the file was classified: its row is a reject now, told in the same transaction.
-        _transaction(engine, run, chunk, lock, lease_s, on_event, vanished=True)
+    vanished, insert = False, "insert_new"
+    for left in reversed(range(SURPRISES)):
+        try:
+            _transaction(engine, run, chunk, lock, lease_s, on_event, vanished=vanished, insert=insert)
+        except ForeignKeyViolation:
+            if not left:
+                raise
+            # A user was removed after the file was classified: its row is a reject now, told in the same transaction.
+            vanished = True
+        except UniqueViolation:
+            if not left:
+                raise
+            # A run of another file inserted one of these users meanwhile.
+            insert = "insert_contended"
+        else:
+            return
 
 
 def _transaction(
@@ -128,6 +140,7 @@ def _transaction(
     on_event: Callable[[ChunkEvent], None],
     *,
     vanished: bool,
+    insert: str,
 ) -> None:
     import sqlalchemy as sa
 
@@ -139,14 +152,14 @@ def _transaction(
     with engine.begin() as connection:
         # A holder that is paused in here must not keep the next one waiting for longer than its lease.
         connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {int(lease_s * 1000)}")
-        locks.hold(connection, lock, shared=True)
         status = connection.execute(sa.select(jobs.c.status).where(mine).with_for_update()).scalar_one()
+        counts = {} if status == "DONE" else _write(connection, run, chunk, vanished=vanished, insert=insert)
+        on_event(ChunkEvent(chunk, "upserted"))
+        # The proof stands after the rows, which are rolled back without it: held from the start it would be held by
+        # one chunk or another all the time, and the lease could not be renewed.
+        locks.hold(connection, lock, shared=True)
         if status == "DONE":
             return
-        rejected = _reject_vanished(connection, run, chunk) if vanished else 0
-        inserted, updated = _upsert(connection, run, chunk)
-        unchanged = chunk.rows - rejected - inserted - updated
-        counts = {"inserted": inserted, "updated": updated, "unchanged": unchanged, "rejected": rejected}
         connection.execute(
             sa.update(jobs)
             .where(mine)
@@ -161,17 +174,20 @@ def _transaction(
         on_event(ChunkEvent(chunk, "written"))
 
 
-def _upsert(connection: "Connection", run: Run, chunk: Chunk) -> tuple[int, int]:
-    """Rows inserted and updated; what is equal already is not touched."""
+def _write(connection: "Connection", run: Run, chunk: Chunk, *, vanished: bool, insert: str) -> dict[str, int]:
+    """Apply the rows; what is equal already is not touched. Returns how many were inserted, updated and so on."""
+    rejected = _reject_vanished(connection, run, chunk) if vanished else 0
     driver: Any = connection.connection.driver_connection
     bounds = {"first": chunk.first, "last": chunk.last}
     with driver.cursor() as cursor:
         # Never prepared: a generic plan does not know how few of the users are between first and last.
         cursor.execute(statement("update_existing", rows=run.rows_table), bounds, prepare=False)
         updated = cursor.rowcount
-        cursor.execute(statement("insert_new", rows=run.rows_table), bounds, prepare=False)
-        inserted, updated_meanwhile = cursor.fetchone()
-    return inserted, updated + updated_meanwhile
+        cursor.execute(statement(insert, rows=run.rows_table), bounds, prepare=False)
+        inserted, updated_meanwhile = cursor.fetchone() if cursor.description else (cursor.rowcount, 0)
+    updated += updated_meanwhile
+    unchanged = chunk.rows - rejected - inserted - updated
+    return {"inserted": inserted, "updated": updated, "unchanged": unchanged, "rejected": rejected}
 
 
 def _reject_vanished(connection: "Connection", run: Run, chunk: Chunk) -> int:

@@ -4,16 +4,18 @@ What belongs here: a second opinion. It shares nothing with records.py, count.py
 theirs shows; what it says never changes a row.
 """
 
+import codecs
 import csv
 import gzip
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import IO, TYPE_CHECKING, Any
 
 from data_platform.catalog.models import UserStatistics
-from data_platform.statistics.source import FileVersion, stored_bytes
+from data_platform.statistics.source import BLOCK_BYTES, FileVersion, stored_bytes
 from data_platform.statistics.staging import statement
 
 if TYPE_CHECKING:
@@ -23,10 +25,15 @@ if TYPE_CHECKING:
 
 SECOND_READING = "pg_temp.user_statistics_second_reading"
 BATCH = 20_000
+MAX_LINE = 4096  # of an unfinished line beyond which the csv module has to find its end
+SORT_MEMORY = "64MB"
 MAX_FIELD = 4 << 20
 BIGINT = 2**63 - 1
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
 _COUNT = re.compile(r"[0-9]{1,19}")
+# Lines about which there can be no two opinions; the csv module reads all others.
+_CLEAN = re.compile(rb"(?:[A-Za-z0-9]{1,64}+,[0-9]{1,18}+,[0-9]{1,18}+\r?\n)*+")
+_LINE = re.compile(rb'[^"\r\n]*+\r?\n')
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class Comparison:
 
 def compare(connection: "Connection", s3: "S3Client", file: FileVersion, options: UserStatistics) -> Comparison:
     """Read the file again and compare. Raises ProcessingError when S3 breaks off; writes to a temporary table only."""
+    connection.exec_driver_sql(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {SECOND_READING}")
     connection.exec_driver_sql(
         f"""CREATE TEMP TABLE {SECOND_READING.removeprefix("pg_temp.")}
@@ -51,10 +59,10 @@ def compare(connection: "Connection", s3: "S3Client", file: FileVersion, options
     )
     driver: Any = connection.connection.driver_connection
     records = 0
-    with driver.cursor() as cursor, cursor.copy(f"COPY {SECOND_READING} FROM STDIN") as copy:
-        for count, lines in _batches(_rows(_opened(stored_bytes(s3, file)), options.encoding)):
+    with driver.cursor() as cursor, cursor.copy(f"COPY {SECOND_READING} FROM STDIN (FORMAT csv)") as copy:
+        for count, lines in second_reading(_opened(stored_bytes(s3, file)), options.encoding):
             records += count
-            copy.write("".join(lines))
+            copy.write(lines)
     connection.exec_driver_sql(f"ANALYZE {SECOND_READING}")
     refuse = str(options.refuse_inactive_users).lower()
     query = statement("compare", second_reading=SECOND_READING, refuse_inactive=refuse)
@@ -83,37 +91,67 @@ def orphans(connection: "Connection") -> Orphans:
     return Orphans(rows, enforced)
 
 
-def _batches(rows: Iterator[list[str] | None]) -> Iterator[tuple[int, list[str]]]:
-    """Records, and the lines COPY gets of them: all of a good one, the user of a bad one that names its user."""
-    next(rows, None)  # the header
-    count, lines = 0, list[str]()
-    for row in rows:
-        count += 1
-        line = _line(row)
+def second_reading(stream: IO[bytes], encoding: str) -> Iterator[tuple[int, bytes]]:
+    """How many records, and the lines COPY gets of them: all of a good one, the user of a bad one that names its user.
+
+    UTF-8 is read a block at a time as long as every line is a record for sure, which needs no quote and no lone CR;
+    from the first line that is not on, and in any other encoding, the csv module says what a record is.
+    """
+    text, header = b"", True
+    if codecs.lookup(encoding).name == "utf-8":
+        encoding = "utf-8-sig"
+        text = stream.read(BLOCK_BYTES)
+        first = _LINE.match(text)
+        if first is not None:
+            text = yield from _plain_lines(stream, text[first.end() :])
+            encoding, header = "utf-8", False
+    rest = chain((text,), iter(lambda: stream.read(BLOCK_BYTES), b""))
+    yield from _csv_records(io.BufferedReader(_Stream(rest), BLOCK_BYTES), encoding, header=header)
+
+
+def _plain_lines(stream: IO[bytes], text: bytes) -> Generator[tuple[int, bytes], None, bytes]:
+    """As `second_reading`; returns the text that was read and is left, from the beginning of a record on."""
+    at = 0
+    while True:
+        clean = _CLEAN.match(text, at)
+        if clean is not None and clean.end() > at:
+            at = clean.end()
+            yield clean[0].count(b"\n"), clean[0].replace(b"\r", b"")
+        line = _LINE.match(text, at)
         if line is not None:
-            lines.append(line)
-        if count >= BATCH:
-            yield count, lines
-            count, lines = 0, []
-    yield count, lines
+            at = line.end()
+            (row,) = csv.reader([line[0].decode("utf-8", "replace")], strict=True)
+            yield 1, _line(row)
+            continue
+        more = stream.read(BLOCK_BYTES) if len(text) - at < MAX_LINE else b""
+        if not more:
+            return text[at:]
+        text, at = text[at:] + more, 0
 
 
-def _line(row: list[str] | None) -> str | None:
+def _csv_records(stream: IO[bytes], encoding: str, *, header: bool) -> Iterator[tuple[int, bytes]]:
+    rows = _rows(stream, encoding)
+    if header:
+        next(rows, None)
+    while batch := list(islice(rows, BATCH)):
+        yield len(batch), b"".join(map(_line, batch))
+
+
+def _line(row: list[str] | None) -> bytes:
+    """What COPY gets of a record; nothing where nobody can be sure which user it names."""
     if not row or not _ID.fullmatch(row[0]):
-        return None
+        return b""
     if len(row) == 3 and _COUNT.fullmatch(row[1]) and _COUNT.fullmatch(row[2]):
         login, post = int(row[1]), int(row[2])
         if login <= BIGINT and post <= BIGINT:
-            return f"{row[0]}\t{login}\t{post}\n"
-    return None if any('"' in field for field in row) else f"{row[0]}\t\\N\t\\N\n"
+            return f"{row[0]},{login},{post}\n".encode()
+    return b"" if any('"' in field for field in row) else f"{row[0]},,\n".encode()
 
 
 def _rows(stream: IO[bytes], encoding: str) -> Iterator[list[str] | None]:
     """The records; None for one whose quotes the csv module refuses."""
     csv.field_size_limit(MAX_FIELD)
-    name = "utf-8-sig" if encoding.lower().replace("_", "-") in {"utf-8", "utf8"} else encoding
-    text = io.TextIOWrapper(stream, name, errors="replace", newline="")
-    reader = csv.reader(text, strict=True)
+    reader = csv.reader(io.TextIOWrapper(stream, encoding, errors="replace", newline=""), strict=True)
     while True:
         try:
             yield next(reader)

@@ -77,6 +77,40 @@ def blocks(text: Iterator[bytes]) -> Iterator[Block]:
         carry = carry[used:]
 
 
+def numbered(block: Block, chosen: "Positions") -> bytes:
+    """The chosen records as they stand, each on a line of its own behind the number of its physical line and a comma.
+
+    None of them may span lines. By array operations: a loop would cost a third of all reading.
+    """
+    import numpy as np
+
+    if not len(chosen):
+        return b""
+    starts, ends, numbers = block.starts[chosen], block.ends[chosen], block.lines[chosen]
+    digits = len(str(int(numbers[-1])))
+    line_ends = np.cumsum(digits + 1 + ends - starts + 1)
+    texts = line_ends - (ends - starts) - 1
+    lines = np.full(int(line_ends[-1]), COMMA, np.uint8)
+    for place in range(digits):
+        lines[texts - 2 - place] = numbers % 10 + ord("0")
+        numbers //= 10
+    lines[line_ends - 1] = LF
+    octets = np.frombuffer(block.data, np.uint8)
+    # The texts keep their order, so that two masks say which byte goes where.
+    lines[_between(texts, line_ends - 1, len(lines))] = octets[_between(starts, ends, len(octets))]
+    return lines.tobytes()
+
+
+def _between(starts: "Positions", ends: "Positions", size: int) -> Any:
+    """A mask of the bytes that are in one of the stretches; no stretch begins where another ends."""
+    import numpy as np
+
+    steps = np.zeros(size + 1, np.int8)
+    steps[starts] = 1
+    steps[ends] = -1
+    return np.cumsum(steps[:-1], dtype=np.int8).view(np.bool_)
+
+
 def _cut(data: bytes, line: int, *, last: bool) -> tuple[Block | None, int]:
     """As many whole records as begin `data`, and how many bytes they are with their terminators."""
     import numpy as np

@@ -3,6 +3,7 @@
 So there is either nothing, or a plan that a later attempt can take up. Nothing is written to user_statistics here.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
@@ -13,7 +14,7 @@ from data_platform.statistics import records, rules
 from data_platform.statistics.count import RecordCounter
 from data_platform.statistics.errors import ErrorClass, Level, ProcessingError, RowError
 from data_platform.statistics.runs import Run, write_audit
-from data_platform.statistics.source import FileVersion, UnreadableError, stored_bytes, text_blocks
+from data_platform.statistics.source import BLOCK_BYTES, FileVersion, UnreadableError, stored_bytes, text_blocks
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 RAW = "pg_temp.user_statistics_raw"
 SORT_MEMORY = "64MB"
-_COLUMNS = 'line, user_id, login_count, post_count, lines, "column", value, rule, reason'
-_COPY = f"COPY {RAW} ({_COLUMNS}) FROM STDIN (FORMAT csv)"
+_REJECT_COLUMNS = 'line, lines, error_class, "column", value, rule, reason'
+REJECTS_SPOOL_BYTES = 4 << 20  # beyond it they wait on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class _Reading:
     counter: RecordCounter = field(default_factory=RecordCounter)
     header: str | None = None
     copied: int = 0
+    malformed: int = 0
     fault: RowError | None = None
     fault_is_record: bool = False
 
@@ -70,16 +72,16 @@ def stage(
     add up; the transaction has then to be rolled back.
     """
     connection.exec_driver_sql(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
+    # Every record that names its user; without counts where the record is malformed, which makes it a reject.
     connection.exec_driver_sql(
-        f"""CREATE TEMP TABLE {RAW.removeprefix("pg_temp.")} (line bigint NOT NULL, user_id text COLLATE "C",
-            login_count bigint, post_count bigint, lines integer, "column" text, value text, rule text, reason text)
-            ON COMMIT DROP"""
+        f"""CREATE TEMP TABLE {RAW.removeprefix("pg_temp.")} (line bigint NOT NULL, user_id text COLLATE "C" NOT NULL,
+            login_count bigint, post_count bigint) ON COMMIT DROP"""
     )
     connection.exec_driver_sql(
         f"""CREATE TABLE {run.rejects_table} (line bigint NOT NULL, lines integer NOT NULL, error_class text NOT NULL,
             "column" text, value text, rule text NOT NULL, reason text NOT NULL, chunk integer)"""
     )
-    reading = _copy(connection, s3, run.file, options, on_records)
+    reading = _copy(connection, s3, run, options, on_records)
     connection.exec_driver_sql(f"ANALYZE {RAW}")
     names = {"rows": run.rows_table, "rejects": run.rejects_table}
     choice = {"chunk_rows": options.chunk_rows, "refuse_inactive": str(options.refuse_inactive_users).lower()}
@@ -87,9 +89,9 @@ def stage(
     # The key is the proof that no user stands twice, and the order in which chunks read.
     connection.exec_driver_sql(f"ALTER TABLE {run.rows_table} ADD PRIMARY KEY (user_id)")
     connection.exec_driver_sql(f"ANALYZE {run.rows_table}")
-    rejected = 0
-    if good < reading.copied:
-        rejected = connection.exec_driver_sql(statement("classify_rejects", **names)).rowcount
+    rejected = reading.malformed
+    if good + rejected < reading.copied:
+        rejected += connection.exec_driver_sql(statement("classify_rejects", **names)).rowcount
     if reading.fault is not None:
         _add_fault(connection, run, reading.fault)
         rejected += reading.fault_is_record
@@ -157,7 +159,7 @@ def _planned(
 
 def _add_fault(connection: "Connection", run: Run, fault: RowError) -> None:
     connection.exec_driver_sql(
-        f"""INSERT INTO {run.rejects_table} (line, lines, error_class, "column", value, rule, reason)
+        f"""INSERT INTO {run.rejects_table} ({_REJECT_COLUMNS})
             VALUES (%s, %s, %s, %s, %s, %s, %s)""",
         (fault.line, fault.lines, fault.error_class.value, fault.column, fault.value, fault.rule, fault.reason),
     )
@@ -166,23 +168,39 @@ def _add_fault(connection: "Connection", run: Run, fault: RowError) -> None:
 def _copy(
     connection: "Connection",
     s3: "S3Client",
-    file: FileVersion,
+    run: Run,
     options: UserStatistics,
     on_records: Callable[[int], None],
 ) -> _Reading:
-    """COPY every record of the file into the raw table."""
+    """COPY every record of the file: into the raw table, and what no rule lets pass into the table of rejects."""
     reading = _Reading()
-    text = text_blocks(stored_bytes(s3, file), encoding=options.encoding, max_bytes=options.max_bytes)
+    text = text_blocks(stored_bytes(s3, run.file), encoding=options.encoding, max_bytes=options.max_bytes)
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        for payload in _payloads(text, file, reading):
-            copy.write(payload)
-            on_records(reading.copied)
+    with driver.cursor() as cursor, tempfile.SpooledTemporaryFile(REJECTS_SPOOL_BYTES) as rejects:
+        with cursor.copy(f"COPY {RAW} FROM STDIN (FORMAT csv)") as copy:
+            for checked in _checked(text, run.file, reading):
+                copy.write(checked.rows)
+                rejects.write(checked.rejects)
+                on_records(reading.copied)
+        if reading.malformed:
+            rejects.seek(0)
+            with cursor.copy(f"COPY {run.rejects_table} ({_REJECT_COLUMNS}) FROM STDIN (FORMAT csv)") as copy:
+                while block := rejects.read(BLOCK_BYTES):
+                    copy.write(block)
+            reading.malformed = cursor.rowcount
     return reading
 
 
-def _payloads(text: Iterator[bytes], file: FileVersion, reading: _Reading) -> Iterator[bytes]:
-    """The records as COPY takes them. After an error of the file as a whole only the counting goes on."""
+@dataclass(frozen=True, slots=True)
+class _Portion:
+    """Records of one block as COPY takes them."""
+
+    rows: bytes
+    rejects: bytes
+
+
+def _checked(text: Iterator[bytes], file: FileVersion, reading: _Reading) -> Iterator[_Portion]:
+    """The records, validated. After an error of the file as a whole only the counting goes on."""
     counted = _counted(text, reading.counter)
     line = 1
     try:
@@ -195,8 +213,11 @@ def _payloads(text: Iterator[bytes], file: FileVersion, reading: _Reading) -> It
                 reading.header, first = variant, 1
             checked = rules.check(block, file.url, first=first)
             reading.copied += len(block) - first
+            reading.malformed += len(checked.errors)
             line = int(block.lines[-1])
-            yield _good_rows(block, checked) + b"".join(map(_bad_row, checked.errors))
+            named = "".join(f"{error.line},{error.user_id},,\n" for error in checked.errors if error.user_id)
+            rows = records.numbered(block, checked.good) + named.encode()
+            yield _Portion(rows, "".join(map(_reject, checked.errors)).encode("utf-8", "replace"))
         if reading.header is None:
             raise records.BrokenError("header", 1, "the file is empty: there is not even a header")
     except records.BrokenError as error:
@@ -223,21 +244,9 @@ def _file_fault(file: FileVersion, line: int, rule: str, reason: str) -> RowErro
     return RowError(ErrorClass.VALIDATION, file.url, line, None, None, rule, reason)
 
 
-def _good_rows(block: records.Block, checked: rules.Checked) -> bytes:
-    """`line,<the record as it stands>,,,,,`: what has passed the rules is CSV to PostgreSQL as well."""
-    data = block.data
-    places = zip(
-        block.lines[checked.good].tolist(),
-        block.starts[checked.good].tolist(),
-        block.ends[checked.good].tolist(),
-        strict=True,
-    )
-    return b"".join([b"%d,%b,,,,,\n" % (line, data[start:end]) for line, start, end in places])
-
-
-def _bad_row(error: RowError) -> bytes:
-    cells = (error.user_id, None, None, error.lines, error.column, error.value, error.rule, error.reason)
-    return f"{error.line},{','.join(map(_cell, cells))}\n".encode("utf-8", "replace")
+def _reject(error: RowError) -> str:
+    cells = (error.error_class, error.column, error.value, error.rule, error.reason)
+    return f"{error.line},{error.lines},{','.join(map(_cell, cells))}\n"
 
 
 def _cell(value: object) -> str:
