@@ -308,7 +308,9 @@ class Line:
         return at_work
 
     def kill_clickhouse(self, _kind: str) -> bool:
-        self.only(1)
+        (loader,) = self.only(1)
+        # One that starts while ClickHouse is away ends with an error, for its supervisor to start it again.
+        self.wait(lambda: f"loading {self.flow.domain}" in self.loaders[loader].read_text(), "start")
         for _ in range(3):
             self.random.choice([self.put, self.overwrite])()
         time.sleep(self.random.random() * 0.3)

@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,13 +53,16 @@ def become_loader(log: Path, arguments: list[str]) -> NoReturn:
         os.dup2(output, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = ["data-platform", *arguments]
-    code = 0
+    code = 1
     try:
         from data_platform.cli.main import main as command_line
 
         command_line()
+        code = 0
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
+        code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
