@@ -82,6 +82,8 @@ def verdict(statement: Statement | None, *, cancelled: bool) -> Verdict:
 
 def failure_of(error: BaseException) -> Failure:
     """The failure an exception means; the warehouse's own words where it has spoken."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     if isinstance(error, CapError):
         return Failure(error.stop.value, error.message, passing=False)
     passing = classify(error) in RETRIED
@@ -89,6 +91,9 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("PROOF", error.message[:MESSAGE_LENGTH], passing=False)
     if isinstance(error, PlatformError):
         return Failure(error.fault.value.upper(), error.message[:MESSAGE_LENGTH], passing)
+    if isinstance(error, SQLAlchemyError):
+        # Ours, not the caller's: the driver's first line, without the statement that SQLAlchemy adds.
+        return Failure("LEDGER", str(getattr(error, "orig", None) or error).split("\n", 1)[0][:MESSAGE_LENGTH], passing)
     state, message = redshift.describe(error)
     if state == "57014":
         return Failure("TIMEOUT", f"the query was ended by the warehouse: {message}"[:MESSAGE_LENGTH], passing=False)

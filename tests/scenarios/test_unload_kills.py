@@ -27,11 +27,9 @@ Hold = Callable[[Rig, str], AbstractContextManager[str]]
 @contextlib.contextmanager
 def being_accepted(rig: Rig, name: str) -> Iterator[str]:
     with rig.lock("LOCK TABLE unload_changes IN EXCLUSIVE MODE", "-- Accepts the requests%") as lock:
-        sender = threading.Thread(target=rig.submit, args=(name, "being accepted"))
-        sender.start()
+        threading.Thread(target=rig.submit, args=(name, "being accepted")).start()
         until(lock.holds, "the request is not being written")
         yield f"kill-{name}"
-    sender.join()
 
 
 @contextlib.contextmanager
@@ -271,7 +269,9 @@ def test_two_hundred_kills(rig: Rig, tmp_path: Path) -> None:
     chosen = random.Random(seed)
     while sum(rig.kills.values()) < wanted:
         for hold, victim in chosen.sample(plan, len(plan)):
+            struck = time.monotonic()
             strike(rig, hold, victim)
+            print(f"{sum(rig.kills.values()):4} {victim} {hold.__name__} {time.monotonic() - struck:.1f} s", flush=True)
         for when in LOSSES:
             lose(rig, when)
     settled = rig.settle()
