@@ -61,7 +61,7 @@ def become_loader(log: Path, arguments: list[str]) -> NoReturn:
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
-    except BaseException:
+    except Exception:  # noqa: BLE001 - told in the log, where the end of it is looked for
         traceback.print_exc()
     finally:
         sys.stdout.flush()
