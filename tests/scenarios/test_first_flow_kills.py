@@ -107,11 +107,15 @@ def test_killed_at_every_kind_of_call_it_is_exact(runs: FlowRuns) -> None:
 @pytest.mark.timeout(1800)
 def test_killed_at_any_moment_it_is_exact(runs: FlowRuns) -> None:
     chosen = random.Random(SEED)
+    new_source(runs, 99)
+    begin = time.monotonic()
+    calls_of_a_whole_run(runs)
+    whole_s = time.monotonic() - begin
     kills = 0
     for number in range(25):
         wanted = new_source(runs, number)
         process = child(runs, 0)
-        time.sleep(chosen.uniform(1.0, 6.0))
+        time.sleep(chosen.uniform(0.1, 0.9) * whole_s)
         process.kill()
         process.communicate(timeout=60)
         kills += process.returncode == -signal.SIGKILL
