@@ -188,6 +188,31 @@ class Settings(BaseSettings):
         "Metrics", "First day the metrics take in, for services whose catalogue entry names none; unset: all days."
     )
 
+    metrics_engine: Literal["clickhouse", "athena"] = _setting(
+        "Metrics",
+        "Where the metrics of a service are computed whose catalogue entry names no engine.",
+        "clickhouse",
+    )
+
+    # Athena
+    athena_workgroup: str = _setting("Athena", "Workgroup of the queries.", "primary", pattern=r"^[\w.-]{1,128}$")
+    athena_database: str = _setting(
+        "Athena", "Glue database of the tables and building blocks.", "log_db", pattern=r"^[a-z_][a-z0-9_]*$"
+    )
+    athena_output: str | None = _setting(
+        "Athena",
+        "Where query results (athena/) and tables (summary/) go, s3://bucket[/prefix]; unset: the curated bucket.",
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w.=-]+)*$",
+    )
+    athena_concurrency: int = _setting(
+        "Athena", "Queries one process has running at once; the account allows 25 in all.", 10, ge=1, le=25
+    )
+    athena_timeout_s: int = _setting("Athena", "Longest query, in seconds; it is stopped then.", 1800, ge=1)
+    athena_usd_per_tb: float = _setting("Athena", "Price of a TB scanned, in US dollars.", 5.0, ge=0)
+    athena_budget_usd: float = _setting(
+        "Athena", "A run that is estimated to cost more, in US dollars, is refused before its first query.", 5.0, gt=0
+    )
+
     # Kafka
     kafka_bootstrap_servers: str | None = _setting(
         "Kafka", "Bootstrap servers, host:port[,host:port].", variable="KAFKA_BOOTSTRAP_SERVERS"

@@ -70,6 +70,10 @@ class BlobStore:
         """A blob opened for reading in parts."""
         return BlobView(self._path(name))
 
+    def path(self, name: str) -> Path:
+        """The file of a blob, for a reader that needs a file."""
+        return self._path(name)
+
     def doom(self, name: str) -> None:
         """Remove a blob after the grace period; also removes those whose period is over."""
         now = time.monotonic()

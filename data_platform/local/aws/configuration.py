@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication
 
+from moto.athena.models import athena_backends
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.events.models import events_backends
+from moto.glue.models import glue_backends
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.sqs.exceptions import SQSException
 from moto.sqs.models import sqs_backends
@@ -83,6 +85,8 @@ SECTIONS = {
     "sqs": Section(_dump_queues, _load_queues),
     "events": _fields(lambda: events_backends[DEFAULT_ACCOUNT_ID][REGION], "event_buses", "tagger"),
     "secretsmanager": _fields(lambda: secretsmanager_backends[DEFAULT_ACCOUNT_ID][REGION], "secrets"),
+    "glue": _fields(lambda: glue_backends[DEFAULT_ACCOUNT_ID][REGION], "databases"),
+    "athena": _fields(lambda: athena_backends[DEFAULT_ACCOUNT_ID][REGION], "work_groups", "data_catalogs"),
     "monitoring": _fields(lambda: cloudwatch_backends[DEFAULT_ACCOUNT_ID][REGION], "alarms", "dashboards", "tagger"),
 }
 

@@ -12,7 +12,10 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from data_platform.local.aws.requests import Environ, facts_of
 
 # Signing name -> moto's service, for the services whose signing name alone decides.
-DIRECT = {"s3": "s3", "sqs": "sqs", "events": "events", "secretsmanager": "secretsmanager", "monitoring": "cloudwatch"}
+DIRECT = {
+    **{name: name for name in ("s3", "sqs", "events", "secretsmanager", "glue", "athena")},
+    "monitoring": "cloudwatch",
+}
 
 
 class Dispatcher:

@@ -46,7 +46,7 @@ class Faults:
             time.sleep(float(delay.args.get("seconds", 1)))
         reset = self._strike("reset", facts)
         if reset is not None and not _after(reset):
-            _reset(environ)
+            reset_connection(environ)
         error = self._strike("error", facts)
         if error is not None and not _after(error):
             _drain(environ)
@@ -54,7 +54,7 @@ class Faults:
         if error is not None or reset is not None:
             _finish(self._application(environ, lambda *_: _ignore))
             if reset is not None:
-                _reset(environ)
+                reset_connection(environ)
             return _error(facts, cast("FaultRule", error), environ, start_response)
         answer = self._application(environ, start_response)
         if delay is not None and _after(delay):
@@ -112,7 +112,7 @@ def _finish(answer: Iterable[bytes]) -> None:
         close()
 
 
-def _reset(environ: Environ) -> None:
+def reset_connection(environ: Environ) -> None:
     """Close the connection so that the client gets a TCP reset, not an orderly end."""
     connection = cast("socket.socket", environ["werkzeug.socket"])
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -9,6 +9,10 @@ import threading
 from werkzeug.serving import ThreadedWSGIServer
 
 from data_platform.local.aws import events, listing, objects, queues
+from data_platform.local.aws.athena.executions import Executions
+from data_platform.local.aws.athena.front import FAULT_KINDS as ATHENA_FAULTS
+from data_platform.local.aws.athena.front import AthenaFront
+from data_platform.local.aws.athena.scope import executions_of
 from data_platform.local.aws.configuration import DurableConfiguration
 from data_platform.local.aws.dispatch import Dispatcher
 from data_platform.local.aws.durability import DurableS3
@@ -28,12 +32,13 @@ class AwsEngine:
 
     NAME = "aws"
     PORTS = ("http",)
-    FAULT_KINDS = FAULT_KINDS
+    FAULT_KINDS = (*FAULT_KINDS, *ATHENA_FAULTS)
     NEEDS: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._server: ThreadedWSGIServer | None = None
         self._store: StateStore | None = None
+        self._executions: Executions | None = None
 
     def start(self, context: EngineContext) -> dict[str, str]:
         """Serve on `context.ports["http"]`; returns the variables every AWS SDK reads."""
@@ -48,19 +53,24 @@ class AwsEngine:
         configured = DurableConfiguration(Dispatcher(), self._store)
         configured.load()
         durable = DurableS3(configured, self._store, events.EventThread())
-        application = Faults(CheckPresigned(durable, {ACCESS_KEY: SECRET_KEY}), context.faults)
         port = context.ports["http"]
+        endpoint = f"http://127.0.0.1:{port}"
+        self._executions = executions_of(endpoint, ACCESS_KEY, SECRET_KEY, self._store.blobs, context.faults)
+        athena = AthenaFront(durable, self._executions, context.faults)
+        application = Faults(CheckPresigned(athena, {ACCESS_KEY: SECRET_KEY}), context.faults)
         self._server = make_server(port, application)
         threading.Thread(target=self._server.serve_forever, name="aws-http", daemon=True).start()
         return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_DEFAULT_REGION": REGION,
         }
 
     def stop(self) -> None:
-        """Stop serving and close the database."""
+        """Stop the queries, stop serving and close the database."""
+        if self._executions is not None:
+            self._executions.close()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
