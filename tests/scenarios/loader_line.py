@@ -219,6 +219,7 @@ class Line:
     def start(self) -> int:
         self._logs += 1
         log = self.folder / f"loader-{self._logs}.log"
+        log.touch()
         pid = self.nursery.start(log, "loader", "--no-report", "--domain", self.flow.domain, "--workers", "4")
         self.loaders[pid] = log
         return pid
