@@ -50,6 +50,7 @@ _CONFIGURATION = {
     "max_wal_senders": "0",
     "max_logical_replication_workers": "0",
     "max_wal_size": "512MB",
+    "wal_buffers": "16MB",  # as a server of any size has; a 32nd of shared_buffers makes parallel writers wait
     "io_method": "sync",  # no I/O worker processes on a small machine
     "jit": "off",
     "timezone": "UTC",
