@@ -1,11 +1,12 @@
 """Which days of which service have to be built anew: what the blocks were built from against what is there. Pure."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from data_platform.analytics.days import days_touched
+from data_platform.analytics.days import days_touched, local_days
 from data_platform.analytics.sql_files import statement
 from data_platform.catalog.models import Service
 
@@ -47,7 +48,7 @@ def config_of(service: Service) -> int:
     texts = [str(Profile.of(service)), str(service.min_data_date)]
     texts += [
         statement(f"blocks/{name}")
-        for name in ("kept", "event_days", "user_days", "session_parts", "sessions", "record_uids", "losers")
+        for name in ("kept", "event_days", "user_days", "session_parts", "sessions", "record_uids", "losers", "copies")
     ]
     return int.from_bytes(hashlib.sha256("\n".join(texts).encode()).digest()[:8], "big")
 
@@ -64,6 +65,47 @@ def plan_service(
     clear |= set(pending)
     first = service.min_data_date
     return ServicePlan(frozenset(clear), frozenset(day for day in clear if first is None or day >= first))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Days that one statement reads of services that agree in a profile, and where in the events they lie.
+
+    `stretches`: the local days by their first second; `first_ds`, `last_ds`: the UTC days they have a part in.
+    """
+
+    profile: Profile
+    pairs: tuple[tuple[str, date], ...]
+    stretches: tuple[tuple[int, date], ...]
+    first_ds: date
+    last_ds: date
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """Parameters of a statement over the events."""
+        services = sorted({name for name, _ in self.pairs})
+        return {"services": services, "first_ds": self.first_ds, "last_ds": self.last_ds}
+
+
+def pieces(
+    services: Sequence[Service], days: Mapping[str, Iterable[date]], rows: Mapping[date, int], limit: int
+) -> Iterator[Piece]:
+    """The days of the services in order, cut into pieces of about `limit` rows at most; `rows` by UTC day."""
+    groups: dict[Profile, list[tuple[str, date]]] = defaultdict(list)
+    for service in services:
+        groups[Profile.of(service)] += [(service.name, day) for day in days.get(service.name, ())]
+    for profile, pairs in groups.items():
+        for chunk in chunks(sorted({day for _, day in pairs}), rows, limit):
+            within = set(chunk)
+            zone = local_days(profile.time_zone, chunk[0], chunk[-1])
+            first_ds, last_ds = zone.utc_days(within)
+            yield Piece(
+                profile,
+                tuple(sorted(pair for pair in pairs if pair[1] in within)),
+                tuple(zip(zone.starts, zone.labels, strict=True)),
+                first_ds,
+                last_ds,
+            )
 
 
 def chunks(days: Sequence[date], rows: Mapping[date, int], limit: int) -> list[list[date]]:

@@ -4,11 +4,11 @@ from functools import cache
 from importlib.resources import files
 
 SCHEMA = "schema"
-# The day of an event, from the boundaries of days.py: a year of them is too long for a parameter in a URL.
+# The day of an event, from the boundaries of days.py, which travel with the statement.
 LOCAL_DAY = (
     "transform(roundDown(intDiv(toUnixTimestamp64Nano(event_time), 1000000000), "
-    "(SELECT groupArray(start) FROM {stretches})), (SELECT groupArray(start) FROM {stretches}), "
-    "(SELECT groupArray(day) FROM {stretches}), toDate(0))"
+    "(SELECT groupArray(start) FROM stretches)), (SELECT groupArray(start) FROM stretches), "
+    "(SELECT groupArray(day) FROM stretches), toDate(0))"
 )
 
 

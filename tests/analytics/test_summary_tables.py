@@ -91,7 +91,7 @@ def test_a_refresh_that_dies_before_the_sessions_is_made_good_by_the_next(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(blocks._Refresh, "_sessions", die)
+        patch.setattr(blocks, "stage_sessions", die)
         with pytest.raises(RuntimeError):
             refresh_blocks(desk.client, desk.locks, [service])
     assert struck == 1

@@ -15,7 +15,7 @@ INNER JOIN
     SELECT day, hash, started, ended
     FROM analytics_blocks.session_parts
     WHERE kind = 'gap' AND service IN {services:Array(String)}
-        AND (service, day) IN (SELECT service, day FROM {targets})
+        AND (service, day) IN (SELECT service, day FROM targets)
 ) AS mine ON mine.hash = other.hash
 WHERE other.day != mine.day
     AND toUnixTimestamp64Nano(other.started) - toUnixTimestamp64Nano(mine.ended) <= 30 * 60 * 1000000000

@@ -11,5 +11,5 @@ SELECT
 FROM analytics.events
 WHERE service_name IN {services:Array(String)}
     AND _ds BETWEEN {first_ds:Date} AND {last_ds:Date}
-    AND (service_name, day) IN (SELECT service, day FROM {targets})
+    AND (service_name, day) IN (SELECT service, day FROM targets)
     AND (source_object, source_position) NOT IN (SELECT source_object, source_position FROM {losers})

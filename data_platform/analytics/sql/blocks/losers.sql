@@ -14,6 +14,6 @@ FROM
         AND (
             service_name,
             {local_day}
-        ) IN (SELECT service, day FROM {targets})
+        ) IN (SELECT service, day FROM targets)
 )
 WHERE place > 1

@@ -7,7 +7,13 @@ FROM
 (
     SELECT DISTINCT service, user_id FROM {user_days}
     WHERE (service, user_id) NOT IN
-        (SELECT service, user_id FROM analytics_blocks.user_ids WHERE service IN {services:Array(String)})
+    (
+        SELECT service, user_id FROM analytics_blocks.user_ids
+        WHERE service IN {services:Array(String)} AND user_id IN (SELECT user_id FROM {user_days})
+    )
 ) AS fresh
-LEFT JOIN (SELECT service, max(id) AS highest FROM analytics_blocks.user_ids GROUP BY service) AS taken
-    ON taken.service = fresh.service
+LEFT JOIN
+(
+    SELECT service, max(id) AS highest FROM analytics_blocks.user_ids WHERE service IN {services:Array(String)}
+    GROUP BY service
+) AS taken ON taken.service = fresh.service

@@ -7,4 +7,4 @@ FROM analytics.events
 WHERE service_name IN {services:Array(String)}
     AND _ds BETWEEN {first_ds:Date} AND {last_ds:Date}
     AND record_uid IS NOT NULL
-    AND (service_name, day) IN (SELECT service, day FROM {targets})
+    AND (service_name, day) IN (SELECT service, day FROM targets)

@@ -1,5 +1,6 @@
 -- Sessions that started on the days to build, put together from their parts on whatever days. Parts of different
--- days have no time in common, so there the time alone tells whether an add-to-cart follows a view.
+-- days have no time in common, so there the time alone tells whether an add-to-cart follows a view. `piece` are all days
+-- with parts of sessions by session.id that have a part in the days to build.
 SELECT service, day, events, duration_ns, viewed, carted, users
 FROM
 (
@@ -17,9 +18,12 @@ FROM
     (
         SELECT *, 0 AS piece
         FROM analytics_blocks.session_parts
-        WHERE kind = 'id' AND service IN {services:Array(String)} AND hash IN
-            (SELECT hash FROM analytics_blocks.session_parts
-             WHERE kind = 'id' AND service IN {services:Array(String)} AND (service, day) IN (SELECT service, day FROM {targets}))
+        WHERE kind = 'id' AND service IN {services:Array(String)} AND day IN (SELECT day FROM piece) AND hash IN
+        (
+            SELECT hash FROM analytics_blocks.session_parts
+            WHERE kind = 'id' AND service IN {services:Array(String)}
+                AND day IN (SELECT day FROM targets) AND (service, day) IN (SELECT service, day FROM targets)
+        )
         UNION ALL
         SELECT * EXCEPT starts, sum(starts) OVER (
             PARTITION BY service, key ORDER BY started ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
@@ -37,4 +41,4 @@ FROM
     ) AS part
     GROUP BY service, kind, key, piece
 )
-WHERE (service, day) IN (SELECT service, day FROM {targets})
+WHERE (service, day) IN (SELECT service, day FROM targets)

@@ -1,0 +1,71 @@
+"""Copies of a record: which days hold them, and which of them do not count.
+
+Of records with the same log.record.uid only the first by (object key, position) counts, whatever day each lies on. So
+days that share a record are built together.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from data_platform.analytics.plan import ServicePlan, pieces
+from data_platform.analytics.sql_files import statement
+from data_platform.analytics.store import BlockStore
+from data_platform.catalog.models import Service
+
+UID_ROWS = 6_000_000  # whose hashes are looked for at once: about 200 MB
+NOTHING = ServicePlan(frozenset(), frozenset())
+
+
+def stage_uids(
+    store: BlockStore,
+    services: Sequence[Service],
+    plans: Mapping[str, ServicePlan],
+    rows: Mapping[date, int],
+    held: set[date],
+    twin: str,
+) -> dict[str, ServicePlan]:
+    """Fill the twin of record_uids; returns the plans and every other day that has a copy of one of their records.
+
+    `held`: the days that record_uids has rows of.
+    """
+    wanted, fresh = dict(plans), dict(plans)
+    while fresh:
+        found: dict[str, set[date]] = defaultdict(set)
+        for piece in pieces(services, {name: plan.build for name, plan in fresh.items()}, rows, UID_ROWS):
+            store.run(
+                f"INSERT INTO {twin} (service, day, hash) {statement('blocks/record_uids')}",
+                piece.parameters,
+                targets=piece.pairs,
+                stretches=piece.stretches,
+            )
+        if any(not held <= plan.clear for plan in wanted.values()):  # else no other day is there to have one
+            targets = [(name, day) for name, plan in wanted.items() for day in sorted(plan.clear)]
+            for piece in pieces(services, {name: plan.clear for name, plan in fresh.items()}, rows, UID_ROWS):
+                for name, day in store.rows(
+                    statement("blocks/copies", record_uids=twin), targets=targets, piece=piece.pairs
+                ):
+                    found[str(name)].add(day)
+        fresh = {name: ServicePlan(frozenset(days), frozenset(days)) for name, days in found.items()}
+        for name, plan in fresh.items():
+            old = wanted.get(name, NOTHING)
+            wanted[name] = ServicePlan(old.clear | plan.clear, old.build | plan.build)
+    return wanted
+
+
+def find_losers(store: BlockStore, services: Sequence[Service], plans: Mapping[str, ServicePlan], twin: str) -> str:
+    """The table of the records that do not count, empty where every record is the only one."""
+    losers = store.scratch("losers")
+    if not store.rows(f"SELECT 1 FROM {twin} GROUP BY hash HAVING count() > 1 LIMIT 1"):
+        return losers
+    repeated = store.scratch("repeated")
+    store.run(f"INSERT INTO {repeated} SELECT hash FROM {twin} GROUP BY hash HAVING count() > 1")
+    everything = 2**62  # rows: copies of a record must be seen together
+    for piece in pieces(services, {name: plan.build for name, plan in plans.items()}, {}, everything):
+        store.run(
+            f"INSERT INTO {losers} {statement('blocks/losers', repeated=repeated)}",
+            piece.parameters,
+            targets=piece.pairs,
+            stretches=piece.stretches,
+        )
+    return losers

@@ -1,0 +1,80 @@
+"""Sessions put together from their parts: over midnight, over a day without a break, over whatever days they lie on."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import date
+
+from data_platform.analytics.days import DAY
+from data_platform.analytics.plan import chunks
+from data_platform.analytics.sql_files import statement
+from data_platform.analytics.store import BlockStore, Pair
+
+SESSION_DAYS = 31  # whose sessions are put together at once
+# Of the parts of a user's events without session.id only one this long can carry a session over a whole day; the
+# shortest local day has 22 hours or so.
+WHOLE_DAY_NS = 20 * 3600 * 10**9
+
+
+def linked_days(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
+    """Days whose sessions have parts in `pairs`: by session.id, or by a gap of 30 minutes at most over midnight."""
+    return _id_linked(store, pairs) | _gap_linked(store, pairs) if pairs else set()
+
+
+def _id_linked(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
+    return {(str(name), day) for name, day in store.rows(statement("blocks/id_links"), targets=sorted(pairs))}
+
+
+def _gap_linked(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
+    found: set[Pair] = set()
+    seen = set(pairs)
+    frontier = set(pairs)
+    while frontier:
+        rows = store.rows(
+            statement("blocks/gap_links", whole_day_ns=str(WHOLE_DAY_NS)),
+            {"near": _near(day for _, day in frontier)},
+            targets=sorted(frontier),
+        )
+        found |= {(str(name), day) for name, day, _ in rows}
+        # Only a part that fills its day carries a session further; its whole day is followed, which costs little.
+        frontier = {(str(name), day) for name, day, long in rows if long} - seen
+        seen |= frontier
+    return found
+
+
+def stage_sessions(store: BlockStore, pairs: set[Pair]) -> dict[str, str]:
+    """The sessions that started on the days of `pairs`, by block their table."""
+    raw, sessions, days = store.scratch("sessions_raw"), store.staged("sessions"), store.staged("session_days")
+    for number, piece in enumerate(chunks([*{day for _, day in pairs}], defaultdict(lambda: 1), SESSION_DAYS)):
+        within = set(piece)
+        targets = {pair for pair in pairs if pair[1] in within}
+        if number:
+            store.truncate(raw)
+        store.run(
+            f"INSERT INTO {raw} {statement('blocks/sessions')}",
+            {"gap_days": _gap_days(store, within)},
+            targets=sorted(targets),
+            piece=sorted(targets | _id_linked(store, targets)),
+        )
+        store.run(f"INSERT INTO {sessions} SELECT service, day, events, duration_ns, viewed, carted FROM {raw}")
+        store.run(
+            f"INSERT INTO {days} SELECT service, day, count(), uniqExactArray(users) FROM {raw} GROUP BY service, day"
+        )
+    return {"sessions": sessions, "session_days": days}
+
+
+def _gap_days(store: BlockStore, days: Iterable[date]) -> list[date]:
+    """The days whose parts can belong to a session that started on `days`, or show that it started before."""
+    wanted = set(_near(days))
+    while True:
+        edges = [day for day in wanted if {day - DAY, day + DAY} - wanted]
+        sql = statement("blocks/long_gap_parts", whole_day_ns=str(WHOLE_DAY_NS))
+        long = {row[0] for row in store.rows(sql, {"edges": edges})}
+        more = set(_near(long)) - wanted
+        if not more:
+            return sorted(wanted)
+        wanted |= more
+
+
+def _near(days: Iterable[date]) -> list[date]:
+    """The days and two on either side: a zone that crosses the date line leaves a day out."""
+    return sorted({day + DAY * step for day in days for step in range(-2, 3)})

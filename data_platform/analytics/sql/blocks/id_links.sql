@@ -1,0 +1,9 @@
+-- Days with parts of the sessions, by session.id, of which a part lies in the given days.
+SELECT DISTINCT service, day
+FROM analytics_blocks.session_parts
+WHERE kind = 'id' AND service IN {services:Array(String)} AND hash IN
+(
+    SELECT hash FROM analytics_blocks.session_parts
+    WHERE kind = 'id' AND service IN {services:Array(String)}
+        AND day IN (SELECT day FROM targets) AND (service, day) IN (SELECT service, day FROM targets)
+)
