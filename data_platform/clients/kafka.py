@@ -124,6 +124,29 @@ def ping(settings: Settings, *, timeout_s: float = 5.0) -> int:
     return len(admin(settings).list_topics(timeout=timeout_s).brokers)
 
 
+def lag(settings: Settings, group: str, topic: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> int:
+    """Records of `topic` that `group` has not committed yet, over all partitions.
+
+    Raises KafkaException when the cluster does not answer or does not know the topic.
+    """
+    from confluent_kafka import KafkaException, TopicPartition
+
+    member = consumer(settings, group)
+    try:
+        found = member.list_topics(topic, timeout=timeout_s).topics[topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        partitions = [TopicPartition(topic, number) for number in found.partitions]
+        behind = 0
+        for committed in member.committed(partitions, timeout=timeout_s):
+            low, high = member.get_watermark_offsets(committed, timeout=timeout_s)
+            # A group that never committed, or whose position was deleted, begins at the earliest record.
+            behind += high - max(low, committed.offset)
+        return behind
+    finally:
+        member.close()
+
+
 def classify(error: "BaseException | KafkaError") -> Fault:
     """What may be done about a KafkaError (a delivery report's or a record's), or the exception around one."""
     from confluent_kafka import KafkaError, KafkaException

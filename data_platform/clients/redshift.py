@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -107,9 +108,14 @@ def connect(settings: Settings) -> "Connection":
         with connection.cursor() as cursor:
             cursor.execute(f"SET statement_timeout TO {settings.redshift_statement_timeout_s * 1000}")
             cursor.execute(f"SET query_group TO {literal(settings.redshift_query_group)}")
-    except BaseException:
-        connection.close()
-        raise
+    except BaseException as error:
+        with suppress(Exception):  # a session that is lost cannot be closed either
+            connection.close()
+        # Nothing was asked of it yet: a session lost now is one that was never there.
+        failure = _connect_failure(error, settings) if isinstance(error, Exception) and is_lost(error) else None
+        if failure is None:
+            raise
+        raise failure from error
     return connection
 
 

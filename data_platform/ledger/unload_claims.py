@@ -17,6 +17,7 @@ from data_platform.ledger.unloads import unload_attempts, unload_requests
 
 # Claims are counted against the caller's concurrency, so they are made one after the other; each takes a millisecond.
 _CLAIMING = 7_201_604_118
+RECONCILER = "reconciler/"  # how the owner of a lease begins that only waits for what a dead worker left
 
 
 @dataclass(frozen=True)
@@ -259,13 +260,25 @@ def try_again(
     _fail_attempt(connection, claim, "FAILED", code, message)
 
 
-def take_over(connection: sa.Connection, owner: str, lease: timedelta) -> Claim | None:
-    """A RUNNING request whose lease is over, now leased to `owner`; the attempt stays the one it is. Commit at once."""
+def take_over(
+    connection: sa.Connection, owner: str, lease: timedelta, *, only: tuple[str, int] | None = None
+) -> Claim | None:
+    """A RUNNING request whose lease is over, now leased to `owner`; the attempt stays the one it is. Commit at once.
+
+    `only` this request and attempt: also where another reconciler waits for it, but never from a living worker.
+    """
     now = sa.func.clock_timestamp()
     table = unload_requests
+    left = table.c.lease_until < now
+    if only is not None:
+        left = sa.and_(
+            table.c.request_id == only[0],
+            table.c.attempt == only[1],
+            sa.or_(left, table.c.lease_owner.startswith(RECONCILER, autoescape=True)),
+        )
     stale = (
         sa.select(table.c.request_id)
-        .where(table.c.status == "RUNNING", table.c.lease_until < now)
+        .where(table.c.status == "RUNNING", left)
         .order_by(table.c.lease_until)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -273,7 +286,7 @@ def take_over(connection: sa.Connection, owner: str, lease: timedelta) -> Claim 
     row = (
         connection.execute(
             sa.update(table)
-            .where(table.c.request_id.in_(stale), table.c.status == "RUNNING", table.c.lease_until < now)
+            .where(table.c.request_id.in_(stale), table.c.status == "RUNNING", left)
             .values(lease_owner=owner, lease_until=now + lease)
             .returning(*COLUMNS, table.c.attempts_left)
         )

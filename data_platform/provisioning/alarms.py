@@ -3,7 +3,7 @@
 Queue depths are SQS's own metrics, so they ring when the loader itself is dead; latency and errors are the loader's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,15 @@ ALARMS = (
 
 def provision_alarms(cloudwatch: "CloudWatchClient", settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     """Put the alarms. Raises PlatformError naming the action that is not allowed."""
-    wanted = {alarm["AlarmName"]: alarm for alarm in alarm_requests(settings, sorted(catalog.domains))}
-    with naming("cloudwatch", f"{settings.env} load alarms"):
+    put_alarms(cloudwatch, f"{settings.env} load alarms", alarm_requests(settings, sorted(catalog.domains)), recorder)
+
+
+def put_alarms(
+    cloudwatch: "CloudWatchClient", what: str, requests: Iterable[dict[str, Any]], recorder: Recorder
+) -> None:
+    """Put the alarms that are not there as they are requested. Raises PlatformError naming what is not allowed."""
+    wanted = {request["AlarmName"]: request for request in requests}
+    with naming("cloudwatch", what):
         found = cloudwatch.describe_alarms(AlarmNames=list(wanted), AlarmTypes=["MetricAlarm"])["MetricAlarms"]
         current = {alarm.get("AlarmName", ""): alarm for alarm in found}
         for name, request in wanted.items():

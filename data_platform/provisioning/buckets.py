@@ -45,7 +45,6 @@ class BucketPlan:
     """What one bucket must have beyond what all have."""
 
     name: str
-    events: bool = False  # Object Created events go to EventBridge
     temporary_files: bool = False  # UNLOAD results expire
 
 
@@ -61,9 +60,8 @@ class Aspect:
 
 def bucket_plans(settings: Settings) -> tuple[BucketPlan, ...]:
     """The buckets of the settings; two roles may share one bucket."""
-    with_events = {settings.raw_bucket, settings.curated_bucket}
-    names = sorted(with_events | {settings.unload_bucket})
-    return tuple(BucketPlan(name, name in with_events, name == settings.unload_bucket) for name in names)
+    names = sorted({settings.raw_bucket, settings.curated_bucket, settings.unload_bucket})
+    return tuple(BucketPlan(name, temporary_files=name == settings.unload_bucket) for name in names)
 
 
 def provision_bucket(s3: "S3Client", plan: BucketPlan, recorder: Recorder) -> None:
@@ -98,8 +96,7 @@ def lifecycle_rules(current: list[dict[str, Any]], plan: BucketPlan) -> list[dic
 
 
 def _aspects(plan: BucketPlan) -> tuple[Aspect, ...]:
-    everywhere = (_VERSIONING, _ENCRYPTION, _PUBLIC_ACCESS, _lifecycle(plan))
-    return (*everywhere, _EVENTS) if plan.events else everywhere
+    return (_VERSIONING, _ENCRYPTION, _PUBLIC_ACCESS, _lifecycle(plan), _EVENTS)
 
 
 def _read(s3: "S3Client", bucket: str, aspect: Aspect) -> Any:

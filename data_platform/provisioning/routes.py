@@ -1,4 +1,4 @@
-"""Which events go to which queue: one route per domain of the catalogue, and one for the CSV drops. Pure."""
+"""Which events go to which queue: one route per domain of the catalogue, CSV drops, manifests of UNLOAD. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,9 @@ from typing import Any
 from data_platform.catalog import Catalog
 from data_platform.catalog import keys as s3_keys
 from data_platform.settings import Settings
+from data_platform.unload.execution import RESULTS_PREFIX
+from data_platform.unload.manifest import MANIFEST_NAME
+from data_platform.unload.manifest_events import queue_name
 
 INCOMING_PREFIX = "incoming/"
 INCOMING_SUFFIXES = (".csv", ".csv.gz")
@@ -26,7 +29,8 @@ class Route:
 
 def routes(settings: Settings, catalog: Catalog) -> tuple[Route, ...]:
     """All routes of the environment."""
-    return (*(domain_route(settings, name) for name in sorted(catalog.domains)), statistics_route(settings))
+    domains = (domain_route(settings, name) for name in sorted(catalog.domains))
+    return (*domains, statistics_route(settings), unload_route(settings))
 
 
 def domain_route(settings: Settings, domain: str) -> Route:
@@ -55,6 +59,26 @@ def statistics_route(settings: Settings) -> Route:
             "detail": {
                 "bucket": {"name": [settings.raw_bucket]},
                 "object": {"key": [{"wildcard": f"{INCOMING_PREFIX}*{suffix}"} for suffix in INCOMING_SUFFIXES]},
+            },
+        },
+        transformer=s3_keys.input_transformer(),
+    )
+
+
+def unload_route(settings: Settings) -> Route:
+    """Manifests of unloaded requests -> the queue that wakes the reconciler."""
+    name = f"{settings.env}-unload"
+    return Route(
+        rule=f"{name}-rule",
+        queue=queue_name(settings.env),
+        dlq=f"{name}-dlq",
+        description="Manifests of UNLOAD to the reconciler",
+        pattern={
+            "source": ["aws.s3"],
+            "detail-type": ["Object Created"],
+            "detail": {
+                "bucket": {"name": [settings.unload_bucket]},
+                "object": {"key": [{"wildcard": f"{RESULTS_PREFIX}/*/{MANIFEST_NAME}"}]},
             },
         },
         transformer=s3_keys.input_transformer(),

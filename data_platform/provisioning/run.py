@@ -25,6 +25,7 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     from data_platform.provisioning.queues import provision_route
     from data_platform.provisioning.routes import routes
     from data_platform.provisioning.statistics_alarms import provision_statistics_alarms
+    from data_platform.provisioning.unload_alarms import provision_unload_alarms
 
     clients = connect(settings)
     together(
@@ -32,6 +33,7 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
         *(lambda route=route: provision_route(clients, route, recorder) for route in routes(settings, catalog)),
         lambda: provision_alarms(clients.cloudwatch, settings, catalog, recorder),
         lambda: provision_statistics_alarms(clients.cloudwatch, settings, recorder),
+        lambda: provision_unload_alarms(clients.cloudwatch, settings, recorder),
     )
 
 

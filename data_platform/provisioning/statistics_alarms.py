@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from data_platform.provisioning.alarms import SQS_NAMESPACE
-from data_platform.provisioning.aws_calls import naming
+from data_platform.provisioning.alarms import SQS_NAMESPACE, put_alarms
 from data_platform.provisioning.report import Recorder
 from data_platform.provisioning.routes import statistics_route
 from data_platform.settings import Settings
@@ -18,19 +17,7 @@ OLDEST_S = 1800
 
 def provision_statistics_alarms(cloudwatch: "CloudWatchClient", settings: Settings, recorder: Recorder) -> None:
     """Put the alarms. Raises PlatformError naming the action that is not allowed."""
-    wanted = {request["AlarmName"]: request for request in statistics_alarm_requests(settings)}
-    with naming("cloudwatch", f"{settings.env} statistics alarms"):
-        found = cloudwatch.describe_alarms(AlarmNames=list(wanted), AlarmTypes=["MetricAlarm"])["MetricAlarms"]
-        current = {alarm.get("AlarmName", ""): alarm for alarm in found}
-        for name, request in wanted.items():
-            present = current.get(name)
-            if present is None or any(present.get(key) != value for key, value in request.items()):
-                recorder.change(
-                    "alarm",
-                    name,
-                    "create" if present is None else "update",
-                    lambda request=request: cloudwatch.put_metric_alarm(**request),
-                )
+    put_alarms(cloudwatch, f"{settings.env} statistics alarms", statistics_alarm_requests(settings), recorder)
 
 
 def statistics_alarm_requests(settings: Settings) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """How far consumer groups are behind their topics -> an observation on the topic, and an alert beyond the limit."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +13,9 @@ from data_platform.alerts.delivery import Delivered, deliver
 from data_platform.alerts.message import Problem, group
 from data_platform.alerts.routes import EVERYBODY_ELSE, read_routes
 from data_platform.clients import kafka
+from data_platform.errors import Fault, PlatformError, TransientError
 from data_platform.resources.settings import SettingsResource
-from data_platform.settings import Settings
+from data_platform.settings import Settings, variable_of
 
 NAME = "kafka_lag"
 INTERVAL_S = 300
@@ -22,12 +24,17 @@ REQUEST_S = 5.0
 
 
 class Cursor(BaseModel):
-    """The groups that were alerted and have not caught up since: each is told once."""
+    """The groups that were alerted and have not caught up since, and how often each has caught up: told once a time.
+
+    The count is part of the message's identity: a tick that died behind the message does not send it again, although
+    the lag, and so the text, is another one by then.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    v: int = 1
+    v: int = 2
     behind: list[str] = []
+    recovered: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -51,23 +58,17 @@ def watched(settings: Settings) -> list[tuple[str, str]]:
 
 
 def lag_of(settings: Settings, name: str, topic: str) -> Lag:
-    """The group's lag. Raises KafkaException when the cluster does not answer or does not know the topic."""
-    from confluent_kafka import KafkaException, TopicPartition
+    """The group's lag. Raises PlatformError when the cluster does not answer or does not know the topic."""
+    from confluent_kafka import KafkaException
 
-    member = kafka.consumer(settings, name)
     try:
-        found = member.list_topics(topic, timeout=REQUEST_S).topics[topic]
-        if found.error is not None:
-            raise KafkaException(found.error)
-        partitions = [TopicPartition(topic, number) for number in found.partitions]
-        behind = 0
-        for committed in member.committed(partitions, timeout=REQUEST_S):
-            low, high = member.get_watermark_offsets(committed, timeout=REQUEST_S)
-            # A group that never committed, or whose position was deleted, begins at the earliest record.
-            behind += high - max(low, committed.offset)
-        return Lag(name, topic, behind)
-    finally:
-        member.close()
+        return Lag(name, topic, kafka.lag(settings, name, topic, timeout_s=REQUEST_S))
+    except KafkaException as error:
+        away = kafka.classify(error) is Fault.TRANSIENT
+        raise (TransientError if away else PlatformError)(
+            f"Kafka did not tell how far group {name} is in topic {topic}: {error.args[0]}",
+            hint=f"are the brokers up, and does {variable_of('kafka_watched_groups')} name the topic rightly?",
+        ) from error
 
 
 def kafka_lag_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -88,21 +89,31 @@ def kafka_lag_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
             if time.monotonic() > deadline:
                 context.log.warning("the tick's time is over; %s:%s was not asked", name, topic)
                 break
-            lags.append(lag_of(settings, name, topic))
-        behind = {lag.name: lag for lag in lags if lag.records > settings.kafka_lag_limit}
-        told = [name for name in cursor.behind if name in behind]
-        for name, lag in behind.items():
-            if name not in told and _tell(settings, lag):
-                told.append(name)
+            try:
+                lags.append(lag_of(settings, name, topic))
+            except PlatformError as error:  # of this group; the others are asked all the same
+                context.log.warning("%s", error)
+        following = after_looking(cursor, lags, limit=settings.kafka_lag_limit)
+        for lag in lags:
+            late = lag.records > settings.kafka_lag_limit and lag.name not in following.behind
+            if late and _tell(settings, lag, following.recovered.get(lag.name, 0)):
+                following.behind.append(lag.name)
         return dg.SensorResult(
             asset_events=[_observation(lag) for lag in lags],
-            cursor=Cursor(behind=told).model_dump_json(),
+            cursor=following.model_dump_json(),
             skip_reason=dg.SkipReason(
                 ", ".join(f"{lag.name}: {lag.records:,} behind" for lag in lags) or "none watched"
             ),
         )
 
     return tick
+
+
+def after_looking(cursor: Cursor, lags: Sequence[Lag], *, limit: int) -> Cursor:
+    """The cursor without the groups that have caught up; one whose lag is not known stays as it was."""
+    caught_up = {lag.name for lag in lags if lag.records <= limit} & set(cursor.behind)
+    recovered = {**cursor.recovered, **{name: cursor.recovered.get(name, 0) + 1 for name in caught_up}}
+    return Cursor(behind=[name for name in cursor.behind if name not in caught_up], recovered=recovered)
 
 
 def read_cursor(text: str | None) -> Cursor:
@@ -121,7 +132,7 @@ def _observation(lag: Lag) -> dg.AssetObservation:
     )
 
 
-def _tell(settings: Settings, lag: Lag) -> bool:
+def _tell(settings: Settings, lag: Lag, recovered: int) -> bool:
     """Whether the alert went out, or nobody is to be told."""
     route = read_routes(settings).get(EVERYBODY_ELSE)
     if route is None:
@@ -136,5 +147,6 @@ def _tell(settings: Settings, lag: Lag) -> bool:
         NAME,
     )
     alerts = group([problem], env=settings.env, dagster_url=settings.dagster_url)
-    outcomes = [each for alert in alerts for each in deliver(settings, route, alert)]
+    about = f"{NAME} {lag.name} {recovered}"
+    outcomes = [each for alert in alerts for each in deliver(settings, route, replace(alert, about=about))]
     return not outcomes or any(each.delivered is Delivered.SENT for each in outcomes)

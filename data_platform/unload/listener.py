@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from sqlalchemy import Engine
 
+    from data_platform.ledger.unload_requests import UnloadRequest
+
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
@@ -42,12 +44,21 @@ class UnknownRequestError(PoisonError):
 class Listener:
     """One member of the consumer group, in a thread."""
 
-    def __init__(self, settings: Settings, ledger: "Engine", s3: "S3Client", *, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: "Engine",
+        s3: "S3Client",
+        *,
+        on_ready: Callable[[], None],
+        on_final: "Callable[[UnloadRequest], None] | None" = None,
+    ) -> None:
         self.owner = f"listener/{process_name()}"
         self._settings = settings
         self._ledger = ledger
         self._s3 = s3
         self._on_ready = on_ready
+        self._on_final = on_final
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="unload-listen", daemon=True)
 
@@ -94,7 +105,7 @@ class Listener:
             return "seen"
         if notice.status != "DONE":
             failure = outcome.Failure("REPORTED", f"reported as {notice.status} by another system", passing=False)
-            outcome.failed(self._settings, self._ledger, claim, failure)
+            self._final(outcome.failed(self._settings, self._ledger, claim, failure))
             return "failed"
         try:
             result = self._proven(claim.request_id, claim.attempt, dict(claim.request.options))
@@ -105,8 +116,12 @@ class Listener:
         except Exception:
             outcome.handed_back(self._ledger, claim)
             raise
-        outcome.done(self._settings, self._ledger, claim, result)
+        self._final(outcome.done(self._settings, self._ledger, claim, result))
         return "done"
+
+    def _final(self, request: "UnloadRequest | None") -> None:
+        if request is not None and self._on_final is not None:
+            self._on_final(request)
 
     def _proven(self, request_id: str, attempt: int, options: dict[str, object]) -> UnloadResult:
         """The newest result under the request's prefix, proven by the warehouse's own count."""

@@ -44,7 +44,9 @@ class Reconciler:
         *,
         on_final: Callable[["UnloadRequest"], None] | None = None,
     ) -> None:
-        self.owner = f"reconciler/{process_name()}"
+        from data_platform.ledger.unload_claims import RECONCILER
+
+        self.owner = f"{RECONCILER}{process_name()}"
         # Long enough for one look at warehouse and S3; a reconciler that dies is itself reconciled after it.
         self.lease = timedelta(seconds=settings.unload_lease_s)
         self._settings = settings
@@ -63,6 +65,17 @@ class Reconciler:
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join(5)
+
+    def told(self, request_id: str, attempt: int) -> bool:
+        """The manifest of an attempt was written: decide about it now if its worker has left it.
+
+        False when the warehouse has not ended the statement yet. Raises what ledger, warehouse or S3 raise.
+        """
+        from data_platform.ledger import unload_claims
+
+        with self._ledger.begin() as connection:
+            claim = unload_claims.take_over(connection, self.owner, self.lease, only=(request_id, attempt))
+        return claim is None or self.resolve(claim) is not Verdict.WAIT
 
     def look(self) -> int:
         """Resolve everything that is stale now, expire what is due; how many requests were looked at."""

@@ -9,7 +9,16 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool, Str
 
 from data_platform.unload.guard import MAX_SQL_CHARACTERS, GuardedQuery
 from data_platform.unload.sqltext import RefusedError
-from data_platform.unload.statement import Compression, Format, UnloadOptions
+from data_platform.unload.statement import (
+    MAX_FILE_MB,
+    MIN_FILE_MB,
+    ColumnName,
+    Compression,
+    Format,
+    NullText,
+    Region,
+    UnloadOptions,
+)
 
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9._-]{1,128}$"
 _TEXT = frozenset({Format.CSV, Format.LEGACY, Format.JSON})
@@ -44,17 +53,23 @@ class UnloadBody(BaseModel):
         Format.CSV
     )
     header: Annotated[StrictBool | None, Field(description="Header lines; default: csv only.")] = None
-    delimiter: Annotated[str | None, Field(description="One ASCII character; default a comma.")] = None
+    delimiter: Annotated[
+        Annotated[str, Field(min_length=1, max_length=1)] | None,
+        Field(description="One ASCII character; default a comma."),
+    ] = None
     compression: Annotated[
         Compression | None, Field(description="Default: gzip for text formats; Parquet compresses itself.")
     ] = None
     parallel: Annotated[StrictBool, Field(description="One file or more per slice of the warehouse.")] = False
-    max_file_size_mb: Annotated[StrictInt | None, Field(alias="maxFileSizeMb", description="5 to 6348 MiB.")] = None
+    max_file_size_mb: Annotated[
+        Annotated[StrictInt, Field(ge=MIN_FILE_MB, le=MAX_FILE_MB)] | None,
+        Field(alias="maxFileSizeMb", description="In MiB; parquet in steps of 32."),
+    ] = None
     partition_by: Annotated[
-        list[str], Field(alias="partitionBy", max_length=16, description="Columns that become folders.")
+        list[ColumnName], Field(alias="partitionBy", max_length=16, description="Columns that become folders.")
     ] = []
-    null_as: Annotated[str | None, Field(alias="nullAs", description="Text of a null value.")] = None
-    region: Annotated[str | None, Field(description="Of the bucket, when it is not the warehouse's.")] = None
+    null_as: Annotated[NullText | None, Field(alias="nullAs", description="Text of a null value.")] = None
+    region: Annotated[Region | None, Field(description="Of the bucket, when it is not the warehouse's.")] = None
 
     @model_validator(mode="before")
     @classmethod

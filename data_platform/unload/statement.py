@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MIN_FILE_MB = 5
 MAX_FILE_MB = 6348  # 6.2 GB, in units of 2**20 bytes
 PARQUET_FILE_STEP_MB = 32
+ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")]
+NullText = Annotated[str, Field(max_length=128)]
+Region = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 
 
 class Format(StrEnum):
@@ -45,11 +48,11 @@ class UnloadOptions(BaseModel):
     compression: Compression = Compression.NONE
     header: bool = False
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    null_as: Annotated[str, Field(max_length=128)] | None = None
+    null_as: NullText | None = None
     parallel: bool = True
     max_file_size_mb: Annotated[int, Field(ge=MIN_FILE_MB, le=MAX_FILE_MB)] | None = None
-    partition_by: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]*$")], ...] = ()
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] | None = None
+    partition_by: tuple[ColumnName, ...] = ()
+    region: Region | None = None
 
     @model_validator(mode="after")
     def _conflicts(self) -> Self:

@@ -30,7 +30,9 @@ def catalog(plain: Settings) -> Catalog:
 
 def test_each_domain_has_a_route_of_its_own(plain: Settings, catalog: Catalog) -> None:
     by_queue = {route.queue: route for route in routes(plain, catalog)}
-    assert set(by_queue) == {f"dev-{domain}-load-queue" for domain in catalog.domains} | {"dev-user-statistics-queue"}
+    assert set(by_queue) == {f"dev-{domain}-load-queue" for domain in catalog.domains} | {
+        "dev-user-statistics-queue", "dev-unload-queue",
+    }  # fmt: skip
     market = by_queue["dev-market-load-queue"]
     assert (market.rule, market.dlq) == ("dev-market-load-rule", "dev-market-load-dlq")
     assert market.pattern["detail"]["object"] == {
@@ -79,7 +81,7 @@ def test_alarms_go_to_the_topic_of_the_settings(plain: Settings) -> None:
 
 def test_one_bucket_may_have_all_roles(plain: Settings) -> None:
     one = plain.model_copy(update=dict.fromkeys(("raw_bucket", "curated_bucket", "unload_bucket"), "one"))
-    assert bucket_plans(one) == (BucketPlan("one", events=True, temporary_files=True),)
+    assert bucket_plans(one) == (BucketPlan("one", temporary_files=True),)
 
 
 def test_unload_results_expire_in_the_unload_bucket_only() -> None:
