@@ -5,7 +5,8 @@ what decides whether the object may be loaded, and by which plan.
 """
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from data_platform.catalog.models import Dataset
@@ -32,12 +33,16 @@ class ObjectChangedError(PlatformError):
 
 @dataclass(frozen=True)
 class Footer:
-    """What the footer says. `uncompressed_bytes` bounds the memory of the block."""
+    """What the footer says. `uncompressed_bytes` bounds the memory of the block.
+
+    `nulls`: how many nulls there are in a column at least, of columns whose statistics count some.
+    """
 
     schema: "pa.Schema"
     rows: int
     bytes: int
     uncompressed_bytes: int
+    nulls: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 class _RangedObject(io.RawIOBase):
@@ -124,7 +129,7 @@ def read_footer(s3: "S3Client", bucket: str, key: str, etag: str) -> Footer:
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise FooterError(f"{where}: its schema cannot be read: {error}", hint="correct the data") from None
-    return Footer(schema, metadata.num_rows, source.size, uncompressed)
+    return Footer(schema, metadata.num_rows, source.size, uncompressed, _nulls(metadata))
 
 
 def _metadata(source: _RangedObject, where: str) -> Any:
@@ -143,8 +148,28 @@ def _metadata(source: _RangedObject, where: str) -> Any:
         raise FooterError(f"{where} is no whole Parquet file: {error}", hint="correct the data") from None
 
 
-def check_contract(dataset: Dataset, schema: "pa.Schema", *, where: str) -> None:
-    """Raise FooterError naming every column that is missing, extra or of a type that cannot feed the table's."""
+def _nulls(metadata: Any) -> dict[str, int]:
+    """Nulls by column as the statistics count them; a file need not have any, and then the insert finds out."""
+    optional = [number for number in range(metadata.num_columns) if metadata.schema.column(number).max_definition_level]
+    found: dict[str, int] = {}
+    for group in range(metadata.num_row_groups):
+        chunks = metadata.row_group(group)
+        for number in optional:
+            chunk = chunks.column(number)
+            counted = chunk.statistics
+            if counted is not None and counted.has_null_count and counted.null_count:
+                found[chunk.path_in_schema] = found.get(chunk.path_in_schema, 0) + counted.null_count
+    return found
+
+
+def check_contract(
+    dataset: Dataset, schema: "pa.Schema", *, where: str, nulls: Mapping[str, int] | None = None
+) -> None:
+    """Raise FooterError naming every column that is missing, extra or of a type that cannot feed the table's.
+
+    With `nulls` (of the footer) also those that may hold none and do: found in a list's INSERT, one would have to be
+    looked for among a hundred objects.
+    """
     from data_platform.catalog.types import refusal
 
     wanted = {column.name: column.clickhouse_type for column in dataset.columns}
@@ -156,5 +181,10 @@ def check_contract(dataset: Dataset, schema: "pa.Schema", *, where: str) -> None
             reason = refusal(column, schema.field(name).type)
             if reason is not None:
                 problems.append(f"column {name}: {reason}")
+    problems += [
+        f"column {column.name}: {nulls[column.name]} nulls, and it may hold none"
+        for column in dataset.columns
+        if nulls and column.name in nulls and not column.nullable
+    ]
     if problems:
         raise FooterError(f"{where}: {'; '.join(problems)}", hint="correct the data, or the catalogue's columns")

@@ -120,7 +120,7 @@ def _checked(warehouse: Warehouse, dataset: Dataset, version: ObjectVersion) -> 
         ) from None
     except ObjectChangedError as error:
         raise TransientError(error.message, hint="the partition is being written; rebuild it again") from None
-    check_contract(dataset, footer.schema, where=f"s3://{version.bucket}/{version.key}")
+    check_contract(dataset, footer.schema, where=f"s3://{version.bucket}/{version.key}", nulls=footer.nulls)
     return Checked(version, footer)
 
 
