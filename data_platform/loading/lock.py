@@ -11,6 +11,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
 LEASE_S = 30.0
 POLL_S = 0.05
+FREED_REMEMBERED = 1_000  # names whose next epoch this process tries without looking first
+# Flat, without a look for the newest epoch first: half the time of the statement that had one.
 _NEWEST = """
-SELECT epoch, argMinIf(owner, made_at, kind = 'take'), countIf(kind = 'free') > 0, max(expires_at), now64(3)
+SELECT max(epoch), argMinIf(owner, (-toInt64(epoch), made_at), kind = 'take'), maxIf(epoch, kind = 'free') = max(epoch),
+    argMax(expires_at, (epoch, expires_at)), now64(3)
 FROM platform.locks
-WHERE name = {name:String} AND epoch = (SELECT max(epoch) FROM platform.locks WHERE name = {name:String})
-GROUP BY epoch
+WHERE name = {name:String}
 """
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 log = logging.getLogger(__name__)
@@ -55,16 +58,32 @@ def worker_name() -> str:
 class Lease:
     """A held lease; `epoch` is its fencing token.
 
-    `took_over`: the holder before let it expire, so what it began may still run or lie about. `unresolved`: a statement
-    of ours may still run in the server, so the lease is left to expire, and whoever comes next looks for it.
+    `took_over`: the holder before let it expire, so what it began may still run or lie about.
     """
 
     name: str
     epoch: int
     owner: str
     took_over: bool = False
-    unresolved: bool = False
     lost: bool = False
+    _open: int = field(default=0, init=False)
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def unresolved(self) -> bool:
+        """Whether a statement of ours may still run in the server: then the lease is left to expire, not freed, and
+        whoever comes next looks for it.
+        """
+        return self._open > 0
+
+    @contextmanager
+    def until_known(self) -> Generator[None]:
+        """Around a statement that changes the partition. Leaving by an exception means that its end is not known."""
+        with self._guard:
+            self._open += 1
+        yield
+        with self._guard:
+            self._open -= 1
 
     @property
     def fence(self) -> str:
@@ -82,23 +101,28 @@ class _Newest:
 
 
 @dataclass
+class _Turn:
+    """Threads of this process that want the same name."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    threads: int = 0
+
+
+@dataclass
 class PartitionLocks:
     """Takes, renews and frees leases in `platform.locks` for one owner. Threads queue here, not at the table."""
 
     client: "Client"
     owner: str
     lease_s: float = LEASE_S
-    _local: dict[str, threading.Lock] = field(default_factory=dict[str, threading.Lock], init=False)
+    _local: dict[str, "_Turn"] = field(default_factory=dict[str, "_Turn"], init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _freed: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict[str, tuple[int, float]], init=False)
 
     @contextmanager
     def hold(self, name: str, *, wait_s: float = 120.0) -> Generator[Lease]:
         """Hold the lease of `name`; waits up to `wait_s` seconds. Raises LockHeldError."""
-        with self._guard:
-            local = self._local.setdefault(name, threading.Lock())
-        if not local.acquire(timeout=wait_s):
-            raise LockHeldError(f"{name} is being changed by another thread of {self.owner}")
-        try:
+        with self._turn(name, wait_s):
             lease = self._take(name, wait_s)
             ended = threading.Event()
             heartbeat = threading.Thread(target=self._beat, args=(lease, ended), name="lease", daemon=True)
@@ -109,8 +133,25 @@ class PartitionLocks:
                 ended.set()
                 heartbeat.join()
                 self._free(lease)
+
+    @contextmanager
+    def _turn(self, name: str, wait_s: float) -> Generator[None]:
+        """One thread of this process at a time; nothing is kept of names that nobody waits for."""
+        with self._guard:
+            turn = self._local.setdefault(name, _Turn())
+            turn.threads += 1
+        try:
+            if not turn.lock.acquire(timeout=wait_s):
+                raise LockHeldError(f"{name} is being changed by another thread of {self.owner}")
+            try:
+                yield
+            finally:
+                turn.lock.release()
         finally:
-            local.release()
+            with self._guard:
+                turn.threads -= 1
+                if not turn.threads:
+                    del self._local[name]
 
     def check(self, lease: Lease) -> None:
         """Look at the lease before a step that cannot be undone. Raises LeaseLostError when another has taken it."""
@@ -142,16 +183,27 @@ class PartitionLocks:
             if clickhouse.classify(error) in {Fault.PERMANENT, Fault.CONFIGURATION}:
                 raise
             log.warning("the lease on %s could not be freed, it expires: %s", lease.name, error)
+            return
+        with self._guard:
+            self._freed[lease.name] = lease.epoch, time.monotonic()
+            while len(self._freed) > FREED_REMEMBERED:
+                self._freed.popitem(last=False)
 
     def _take(self, name: str, wait_s: float) -> Lease:
+        with self._guard:
+            epoch, freed_at = self._freed.pop(name, (0, 0.0))
+        if epoch and time.monotonic() - freed_at < self.lease_s:
+            # Freed by this process just now: as a rule nobody has had it since. If somebody has, the token keeps this
+            # row out.
+            lease = self._try(name, epoch + 1, took_over=False)
+            if lease is not None:
+                return lease
         deadline = time.monotonic() + wait_s
         while True:
             newest = self._newest(name)
             if newest.free or newest.expires_at <= newest.now:
-                lease = Lease(name, newest.epoch + 1, f"{self.owner}/{secrets.token_hex(4)}", took_over=not newest.free)
-                self._write(lease, "take", timedelta(seconds=self.lease_s), token=f"lock:{name}:{lease.epoch}")
-                taken = self._newest(name)
-                if (taken.epoch, taken.owner) == (lease.epoch, lease.owner):
+                lease = self._try(name, newest.epoch + 1, took_over=not newest.free)
+                if lease is not None:
                     return lease
             elif time.monotonic() >= deadline:
                 raise LockHeldError(
@@ -159,11 +211,15 @@ class PartitionLocks:
                 )
             time.sleep(POLL_S)
 
+    def _try(self, name: str, epoch: int, *, took_over: bool) -> Lease | None:
+        """Reach for an epoch; None when somebody else was first."""
+        lease = Lease(name, epoch, f"{self.owner}/{secrets.token_hex(4)}", took_over)
+        self._write(lease, "take", timedelta(seconds=self.lease_s), token=f"lock:{name}:{epoch}")
+        taken = self._newest(name)
+        return lease if (taken.epoch, taken.owner) == (epoch, lease.owner) else None
+
     def _newest(self, name: str) -> _Newest:
-        rows = self.client.query(_NEWEST, parameters={"name": name}).result_rows
-        if not rows:
-            return _Newest()
-        epoch, owner, free, expires_at, now = rows[0]
+        epoch, owner, free, expires_at, now = self.client.query(_NEWEST, parameters={"name": name}).result_rows[0]
         return _Newest(int(epoch), str(owner), bool(free), expires_at, now)
 
     def _write(self, lease: Lease, kind: str, lifetime: timedelta, *, token: str | None = None) -> None:

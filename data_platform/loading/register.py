@@ -9,94 +9,34 @@ import json
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
-from enum import StrEnum
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from data_platform.catalog.keys import object_identity
 from data_platform.clients import clickhouse
 from data_platform.clients.retry import retrying
 from data_platform.errors import Fault
+from data_platform.loading.records import (
+    ObjectRecord,
+    ObjectVersion,
+    PartitionRecord,
+    State,
+    TablePartition,
+    finished,
+)
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class State(StrEnum):
-    """State of an object version in a table partition."""
-
-    INTENT = "intent"  # written ahead of the insert: rows may or may not be there
-    LOADED = "loaded"
-    REMOVED = "removed"  # its rows were replaced, or it is not part of the partition any more
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class TablePartition:
-    """One partition of one target table."""
-
-    domain: str
-    table: str
-    ds: date
-
-    @property
-    def name(self) -> str:
-        """`<domain>.<table>/<day>`: the name of its lock."""
-        return f"{self.domain}.{self.table}/{self.ds.isoformat()}"
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectVersion:
-    """One version of one S3 object. Identity: bucket, key, and the version id, else the ETag."""
-
-    bucket: str
-    key: str
-    etag: str
-    version_id: str | None = None
-    sequencer: str = ""
-    bytes: int = 0
-    event_at: datetime = EPOCH
-
-    @property
-    def version(self) -> str:
-        """What tells this version from others of its key; a version id "null" is none."""
-        return self.version_id if self.version_id not in {None, "", "null"} else self.etag  # pyright: ignore[reportReturnType]
-
-    @property
-    def identity(self) -> str:
-        """The text in `_object` of its rows."""
-        return object_identity(self.bucket, self.key, self.version)
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectRecord:
-    """The newest row of an object version."""
-
-    version: ObjectVersion
-    state: State
-    generation: int
-    rows: int = 0
-    plan: str = ""
-    query_id: str = ""
-    attempts: int = 0  # failures that counted
-    starts: int = 0  # intents since something was last known of it; a crash leaves one behind
-    code: str = ""
-    reason: str = ""
-    started_at: datetime = EPOCH
-    finished_at: datetime = EPOCH
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionRecord:
-    """The newest row of a table partition; generation 0 before the first rebuild."""
-
-    generation: int = 0
-    replacing: bool = False
-    curated_generation: int = 0
-    rows: int = 0
+__all__ = [
+    "ObjectRecord",
+    "ObjectVersion",
+    "PartitionRecord",
+    "Register",
+    "State",
+    "TablePartition",
+    "finished",
+]
 
 
 @dataclass
@@ -127,25 +67,41 @@ class Register:
     ) -> dict[str, ObjectRecord]:
         """The newest row of every object version ever seen in the partition, or of those of `keys`, by identity.
 
-        With `keys` the sorting key finds the rows: the cost does not grow with the objects of the partition.
+        With `keys` the sorting key finds the rows between the first and the last of them: the cost does not grow with
+        the objects of the partition where keys that come together have names that sort together.
         """
-        chosen = ""
-        parameters = _key(partition)
+        chosen, parameters = "", _key(partition)
         if keys is not None:
             if not keys:
                 return {}
-            named = {f"prefix{number}": f"s3://{bucket}/{key}@" for number, key in enumerate(sorted(keys))}
-            chosen = f"AND ({' OR '.join(f'startsWith(object, {{{name}:String}})' for name in named)}) "
-            parameters |= named
+            prefixes = [f"s3://{bucket}/{key}@" for key in keys]
+            chosen = "AND object >= {least:String} AND object < {most:String} AND key IN {keys:Array(String)}"
+            parameters |= {
+                "least": min(prefixes),
+                "most": max(f"{prefix}{_AFTER_ALL}" for prefix in prefixes),
+                "keys": sorted(keys),
+            }
         rows = self.client.query(
-            f"SELECT {', '.join(_READ)}, revision FROM platform.objects "
-            f"WHERE domain = {{domain:String}} AND table = {{table:String}} AND ds = {{ds:Date}} {chosen}"
+            f"SELECT {', '.join(_READ)} FROM platform.objects "
+            f"WHERE domain = {{domain:String}} AND table = {{table:String}} AND ds = {{ds:Date}} {chosen} "
             "ORDER BY generation DESC, revision DESC LIMIT 1 BY object",
             parameters=parameters,
         ).result_rows
         for row in rows:
             self._seen(int(row[-1]))
-        return {str(row[0]): _record(row[:-1]) for row in rows}
+        return {str(row[0]): _record(row) for row in rows}
+
+    def size(self, partition: TablePartition) -> int:
+        """How many states of objects the partition has: not fewer than its objects. Counted by the index alone."""
+        return int(
+            str(
+                self.client.command(
+                    "SELECT count() FROM platform.objects "
+                    "WHERE domain = {domain:String} AND table = {table:String} AND ds = {ds:Date}",
+                    parameters=_key(partition),
+                )
+            )
+        )
 
     def curated_generation(self, partition: TablePartition) -> int:
         """The newest generation of the platform's own files the partition holds; 0 when it holds none."""
@@ -239,19 +195,15 @@ class Register:
             return self._last_revision
 
 
-def finished(record: ObjectRecord, state: State, **changes: object) -> ObjectRecord:
-    """The record in its final state, finished now."""
-    return replace(record, state=state, finished_at=datetime.now(UTC), **changes)  # pyright: ignore[reportArgumentType]
-
-
 def _key(partition: TablePartition) -> dict[str, Any]:
     return {"domain": partition.domain, "table": partition.table, "ds": partition.ds}
 
 
 _READ = (
     *("object", "bucket", "key", "version", "etag", "sequencer", "bytes", "state", "generation", "rows", "plan"),
-    *("query_id", "attempts", "starts", "code", "reason", "event_at", "started_at", "finished_at"),
+    *("query_id", "attempts", "starts", "code", "reason", "event_at", "started_at", "finished_at", "revision"),
 )
+_AFTER_ALL = "\U0010ffff"  # sorts behind whatever a version id holds
 
 
 def _repeatable(error: BaseException) -> Fault:

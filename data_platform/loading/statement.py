@@ -4,7 +4,7 @@ Pure. Every setting here is there because its default lost, doubled or altered r
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,9 @@ INSERT_SETTINGS: Mapping[str, str | int] = {
     "use_structure_from_insertion_table_in_table_functions": 0,
     "s3_retry_attempts": S3_RETRIES,
 }
+# For speed alone, so a server that does not know them goes without: the paths of a listed pattern are not turned into a
+# HEAD for each.
+LISTED_SETTINGS: Mapping[str, str | int] = {"s3_path_filter_limit": 0}
 # Into a staging table nobody reads, where the rows are counted before they move: blocks may be small there.
 STAGED_SETTINGS: Mapping[str, str | int] = {
     "insert_deduplicate": 0,
@@ -57,6 +60,10 @@ class InsertStatement:
     sql: str
     settings: dict[str, str | int]
     query_id: str
+
+    def known_to(self, server: Collection[str]) -> dict[str, str | int]:
+        """The settings for a server with these settings: what only makes the load faster is left out where unknown."""
+        return {name: value for name, value in self.settings.items() if name not in LISTED_SETTINGS or name in server}
 
 
 def query_prefix(partition: TablePartition) -> str:
@@ -86,14 +93,18 @@ def insert_objects(
     fence: str = "",
     staged: str | None = None,
     small_blocks: bool = False,
+    listed: bool = False,
 ) -> InsertStatement:
     """The insert of `versions`, all of one bucket and schema, into their table (or the quoted table `staged`).
 
     Guarded by every object's ETag, and by `fence`: an object that changed since, or a lease that was lost, inserts 0
-    rows and leaves the token unused. `max_memory` in bytes.
+    rows and leaves the token unused. `max_memory` in bytes. `listed`: S3's listing tells sizes and ETags of several
+    objects, not a HEAD for each; one that has vanished is then left out, where a HEAD would fail the statement.
     """
     bucket = versions[0].bucket
-    key = versions[0].key if len(versions) == 1 else brace_list([version.key for version in versions])
+    keys = [version.key for version in versions]
+    listed = listed and len(keys) > 1
+    key = keys[0] if len(keys) == 1 else listing(keys) if listed else brace_list(keys)
     source = s3_source(settings, bucket, key, structure=structure_of(schema), glob=len(versions) > 1)
     names = [quote(column.name) for column in dataset.columns]
     values = [select_expression(dataset, column.name, schema) for column in dataset.columns]
@@ -109,6 +120,8 @@ def insert_objects(
         identity = f"transform(_path, [{', '.join(paths)}], [{', '.join(identities)}])"
         # One object that changed withholds all: a list is loaded as it was frozen, or not at all.
         guard = f"throwIf((_path, _etag) NOT IN ({pairs}), {literal(CHANGED)}) = 0"
+        if listed:
+            guard = f"_path IN ({', '.join(paths)}) AND {guard}"
     token = deduplication_token(partition, versions, generation)
     sql = (
         f"INSERT INTO {staged or qualified(dataset.domain, dataset.storage_name)} ({', '.join(names)}, _ds, _object)\n"
@@ -119,6 +132,8 @@ def insert_objects(
     chosen: dict[str, str | int] = {**INSERT_SETTINGS, **(STAGED_SETTINGS if small_blocks else {})}
     if not small_blocks:
         chosen["insert_deduplication_token"] = token
+    if listed:
+        chosen |= LISTED_SETTINGS
     query_id = token if staged is None else f"{token}-staged"
     chosen |= {
         "max_memory_usage": max_memory,
@@ -130,13 +145,16 @@ def insert_objects(
 
 
 def brace_list(keys: Sequence[str]) -> str:
-    """The keys as one pattern, their common beginning in front. Keys with a comma would be cut: `listable` says no."""
-    head = keys[0]
-    for key in keys:
-        while not key.startswith(head):
-            head = head[:-1]
-    head = head[: head.rfind("/") + 1]
-    return f"{head}{{{','.join(key[len(head) :] for key in keys)}}}"
+    """The keys, which are of one folder, as one pattern. Keys with a comma would be cut: `listable` says no."""
+    folder = keys[0].rpartition("/")[0] + "/"
+    return f"{folder}{{{','.join(key.removeprefix(folder) for key in keys)}}}"
+
+
+def listing(keys: Sequence[str]) -> str:
+    """The pattern of everything that begins as the keys do, which are of one folder."""
+    first, last = min(keys), max(keys)
+    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return f"{first[:same]}*"
 
 
 def listable(key: str) -> bool:

@@ -83,10 +83,9 @@ def swap_partition(
         replacing = PartitionRecord(generation, True, change.curated_generation, total)
         register.write_partition(partition, replacing, objects=len(wanted))
         warehouse.locks.check(lease)
-        lease.unresolved = True
-        if current or wanted:
-            target.swap(ds, staged, empty=not wanted)
-        lease.unresolved = False
+        with lease.until_known():
+            if current or wanted:
+                target.swap(ds, staged, empty=not wanted)
     removed = [
         finished(record, State.REMOVED, generation=generation)
         for identity, record in known.items()

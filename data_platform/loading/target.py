@@ -4,7 +4,7 @@ from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_platform.catalog.ddl import DS, OBJECT, literal, qualified, quote, staging_ddl
 from data_platform.catalog.models import Dataset
@@ -33,14 +33,16 @@ class Target:
 
         Objects without rows are not in the answer.
         """
-        chosen = ""
+        chosen, parameters = "", dict[str, Any](ds=ds)
         if identities is not None:
             if not identities:
                 return {}
-            chosen = f"AND {OBJECT} IN ({', '.join(map(literal, sorted(identities)))}) "
+            # As a parameter: a hundred literals cost more to parse than a million rows to count.
+            chosen = f"AND {OBJECT} IN {{identities:Array(String)}} "
+            parameters["identities"] = sorted(identities)
         rows = self.client.query(
             f"SELECT {OBJECT}, count() FROM {table or self.table} WHERE _ds = {{ds:Date}} {chosen}GROUP BY {OBJECT}",
-            parameters={"ds": ds},
+            parameters=parameters,
         ).result_rows
         return {str(identity): int(count) for identity, count in rows}
 

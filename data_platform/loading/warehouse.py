@@ -43,10 +43,9 @@ class Warehouse:
         """
         with self.locks.hold(partition.name, wait_s=wait_s) as lease:
             if lease.took_over:
-                lease.unresolved = True
-                wait_ended(self.client, self.settings, query_prefix(partition), patience_s=LEFT_BEHIND_PATIENCE_S)
-                Target(self.client, dataset).drop_stagings(partition.ds)
-                lease.unresolved = False
+                with lease.until_known():
+                    wait_ended(self.client, self.settings, query_prefix(partition), patience_s=LEFT_BEHIND_PATIENCE_S)
+                    Target(self.client, dataset).drop_stagings(partition.ds)
             yield lease
 
 
