@@ -3,7 +3,8 @@
 import hashlib
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,14 @@ from data_platform.catalog.models import Service
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-__all__ = ["DATABASE", "METRICS", "Summary", "metric_sql", "rebuild_summary", "table_of"]
+__all__ = ["DATABASE", "METRICS", "Summary", "metric_sql", "rebuild_summaries", "rebuild_summary", "table_of"]
 
 DATABASE = "analytics"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A table as it is now: rows, newest day, the date it was executed, days computed anew, seconds it took."""
+    """A table as it is now: rows, newest day, the date it was executed, days computed anew; seconds and bytes read."""
 
     table: str
     metric: str
@@ -34,6 +35,7 @@ class Summary:
     execution_date: date
     days: int
     seconds: float
+    bytes_read: int
 
 
 def metric_sql(metric: str, service: Service) -> str:
@@ -58,138 +60,235 @@ def rebuild_summary(
     cluster: str | None = None,
     wait_s: float = 600.0,
 ) -> Summary:
-    """Bring the metric's table up to date with the building blocks; readers see the old or the new one, never none.
+    """One metric's table; see `rebuild_summaries`."""
+    return rebuild_summaries(
+        client, locks, service, [metric], execution_date, full=full, cluster=cluster, wait_s=wait_s
+    )[0]
 
-    `full` computes every row anew. Raises ConfigurationError for an unknown metric and ClickHouse's errors as they are;
-    the old table then stays.
+
+def rebuild_summaries(
+    client: "Client",
+    locks: Locks,
+    service: Service,
+    metrics: Sequence[str],
+    execution_date: date,
+    *,
+    full: bool = False,
+    cluster: str | None = None,
+    wait_s: float = 600.0,
+) -> list[Summary]:
+    """Bring the metrics' tables up to date with the building blocks; readers see the old or the new one, never none.
+
+    Under one lock, so all are of the same revision. `full` computes every row anew. Raises ConfigurationError for an
+    unknown metric and ClickHouse's errors as they are; the tables not reached then stay as they were.
     """
-    chosen = metric_called(metric)
-    started = time.monotonic()
+    chosen = [metric_called(name) for name in metrics]
     with locks.hold(LOCK, wait_s=wait_s) as lease:
-        table = table_of(service, metric)
-        definition = _definition(service, chosen)
-        revision, days, bounds = _to_do(client, service, chosen, definition, full=full)
-        staged = f"{table}__{secrets.token_hex(4)}"
-        # a refresh is a matter of seconds: nobody else's staging can be there while the lock is held
-        _drop_leftovers(client, table)
-        _create(client, staged, service, chosen, cluster)
-        try:
-            if days and bounds:
-                client.command(
-                    f"INSERT INTO {qualified(DATABASE, staged)} SELECT * EXCEPT service FROM (\n"
-                    f"{metric_sql(metric, service)}\n)",
-                    parameters=_parameters(service, days, execution_date),
-                )
-            if bounds and revision.kept:
-                client.command(
-                    f"INSERT INTO {qualified(DATABASE, staged)} "
-                    f"SELECT * REPLACE ({{execution_date:Date}} AS execution_date) FROM {qualified(DATABASE, table)} "
-                    f"WHERE {quote(chosen.day)} BETWEEN {{first:Date}} AND {{last:Date}} "
-                    f"AND {quote(chosen.day)} NOT IN {{days:Array(Date)}}",
-                    parameters={
-                        "execution_date": execution_date, "first": bounds[0], "last": bounds[1], "days": sorted(days)
-                    },
-                )  # fmt: skip
-            locks.check(lease)
-            client.command(f"CREATE TABLE IF NOT EXISTS {qualified(DATABASE, table)} AS {qualified(DATABASE, staged)}")
-            client.command(f"EXCHANGE TABLES {qualified(DATABASE, staged)} AND {qualified(DATABASE, table)}")
-        finally:
-            client.command(f"DROP TABLE IF EXISTS {qualified(DATABASE, staged)} SYNC")
-        # Behind the swap: killed in between, the same days are computed again.
-        client.command(
-            f"INSERT INTO {BLOCKS}.published (service, metric, revision, definition) VALUES "
-            "({service:String}, {metric:String}, {revision:UInt64}, {definition:UInt64})",
-            parameters={
-                "service": service.name, "metric": metric, "revision": revision.newest, "definition": definition
-            },
-        )  # fmt: skip
-    rows = client.query(
-        f"SELECT count(), minOrNull({quote(chosen.day)}), maxOrNull({quote(chosen.day)}) "
-        f"FROM {qualified(DATABASE, table)}"
-    ).result_rows
-    count, first, last = rows[0]
-    return Summary(
-        f"{DATABASE}.{table}",
-        metric,
-        int(count),
-        first,
-        last,
-        execution_date,
-        len(days),
-        time.monotonic() - started,
-    )
+        made = _Tables(client, service, execution_date, cluster)
+        state = _read_state(client, service, chosen)
+        made.drop(state.leftovers)
+        results = [
+            made.rebuild(state.plan(service, metric, full=full), lambda: locks.check(lease)) for metric in chosen
+        ]
+        # Behind the swaps: killed in between, the same days are computed again.
+        made.note_published(state.newest, chosen)
+        return made.read_back(results)
 
 
 @dataclass(frozen=True)
-class _Revision:
+class _Plan:
+    """What to do for one table: days to compute, whether the rest is taken over; the range of days with events."""
+
+    metric: Metric
+    days: frozenset[date]
+    bounds: tuple[date, date] | None
+    exists: bool
+    kept: bool
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is there under the lock: the days with events, what changed, the tables and what they were made from."""
+
+    bounds: tuple[date, date] | None
     newest: int
-    kept: bool  # rows of the old table may be taken over
+    published: Mapping[str, tuple[int, int]]  # by metric: revision, definition
+    changes: Sequence[tuple[str, date, int]]  # what, day, revision
+    tables: frozenset[str]
+    leftovers: Sequence[str]
+    held: Mapping[str, frozenset[date]]  # by metric that has a row for every day: the days it has
+
+    def plan(self, service: Service, metric: Metric, *, full: bool) -> _Plan:
+        exists = table_of(service, metric.name) in self.tables
+        if self.bounds is None:
+            return _Plan(metric, frozenset(), None, exists, kept=False)
+        revision, definition = self.published.get(metric.name, (0, 0))
+        kept = exists and definition == _definition(service, metric) and not full
+        if not kept:
+            everything = Changes(frozenset(), frozenset(), *self.bounds)
+            return _Plan(metric, frozenset(everything.days), self.bounds, exists, kept=False)
+        newer = [(what, day) for what, day, at in self.changes if at > revision]
+        changes = Changes(
+            frozenset(day for what, day in newer if what == "events"),
+            frozenset(day for what, day in newer if what == "sessions"),
+            *self.bounds,
+        )
+        days = metric.affected(changes) if newer else set[date]()
+        if metric.every_day:
+            days |= set(changes.days) - self.held.get(metric.name, frozenset())
+        return _Plan(metric, frozenset(days & set(changes.days)), self.bounds, exists, kept=True)
 
 
-def _parameters(service: Service, days: set[date], execution_date: date) -> dict[str, Any]:
-    return {"services": [service.name], "days": sorted(days), "execution_date": execution_date}
-
-
-def _to_do(
-    client: "Client", service: Service, metric: Metric, definition: int, *, full: bool
-) -> tuple[_Revision, set[date], tuple[date, date] | None]:
-    """Which days to compute, from what changed since the table was made; the first and last day with events."""
-    where = {"service": service.name, "metric": metric.name}
-    first, last = client.query(
-        f"SELECT minOrNull(day), maxOrNull(day) FROM {BLOCKS}.event_days WHERE service = {{service:String}}",
+def _read_state(client: "Client", service: Service, metrics: Sequence[Metric]) -> _State:
+    where = {"service": service.name}
+    first, last, newest = client.query(
+        "SELECT minOrNull(day), maxOrNull(day), "
+        f"(SELECT max(revision) FROM {BLOCKS}.changes WHERE service = {{service:String}}) "
+        f"FROM {BLOCKS}.event_days WHERE service = {{service:String}}",
         parameters=where,
     ).result_rows[0]
-    known = client.query(
-        f"SELECT revision, definition FROM {BLOCKS}.published "
-        "WHERE service = {service:String} AND metric = {metric:String} ORDER BY revision DESC, made_at DESC LIMIT 1",
-        parameters=where,
-    ).result_rows
-    newest = int(
-        str(
-            client.command(
-                f"SELECT max(revision) FROM {BLOCKS}.changes WHERE service = {{service:String}}", parameters=where
-            )
-        )
-    )
-    if first is None or last is None:
-        return _Revision(newest, kept=False), set(), None
-    exists = bool(int(str(client.command(f"EXISTS TABLE {qualified(DATABASE, table_of(service, metric.name))}"))))
-    keep = exists and bool(known) and int(known[0][1]) == definition and not full
-    if not keep:
-        everything = Changes(frozenset(), frozenset(), first, last)
-        return _Revision(newest, kept=False), set(everything.days), (first, last)
-    changed: dict[str, set[date]] = {"events": set(), "sessions": set()}
-    for what, day in client.query(
-        f"SELECT what, day FROM {BLOCKS}.changes FINAL "
+    published = {
+        str(metric): (int(revision), int(definition))
+        for metric, revision, definition in client.query(
+            f"SELECT metric, revision, definition FROM {BLOCKS}.published WHERE service = {{service:String}} "
+            "ORDER BY revision DESC, made_at DESC LIMIT 1 BY metric",
+            parameters=where,
+        ).result_rows
+    }
+    oldest = min((published.get(metric.name, (0, 0))[0] for metric in metrics), default=0)
+    changes = client.query(
+        f"SELECT what, day, revision FROM {BLOCKS}.changes FINAL "
         "WHERE service = {service:String} AND revision > {revision:UInt64}",
-        parameters={**where, "revision": int(known[0][0])},
-    ).result_rows:
-        changed[str(what)].add(day)
-    changes = Changes(frozenset(changed["events"]), frozenset(changed["sessions"]), first, last)
-    days = metric.affected(changes) if changed["events"] or changed["sessions"] else set[date]()
-    if metric.every_day:
-        held = client.query(f"SELECT {metric.day} FROM {qualified(DATABASE, table_of(service, metric.name))}")
-        days |= set(changes.days) - {row[0] for row in held.result_rows}
-    return _Revision(newest, kept=True), days & set(changes.days), (first, last)
-
-
-def _create(client: "Client", name: str, service: Service, metric: Metric, cluster: str | None) -> None:
-    order = ", ".join(quote(column) for column in (metric.day, *metric.key))
-    client.command(
-        f"CREATE TABLE {qualified(DATABASE, name)}{on_cluster(cluster)} "
-        f"ENGINE = {'ReplicatedMergeTree' if cluster else 'MergeTree'} ORDER BY ({order}) "
-        f"COMMENT {literal(f'{metric.name} of {service.name}: {metric.description}')} "
-        f"EMPTY AS SELECT * EXCEPT service FROM (\n{metric_sql(metric.name, service)}\n)",
-        parameters=_parameters(service, {date(2000, 1, 1)}, date(2000, 1, 1)),
+        parameters={**where, "revision": oldest},
+    ).result_rows
+    wanted = {table_of(service, metric.name) for metric in metrics}
+    names = [
+        str(name)
+        for (name,) in client.query(
+            "SELECT name FROM system.tables WHERE database = {database:String} AND startsWith(name, {prefix:String})",
+            parameters={"database": DATABASE, "prefix": f"{service.prefix}_"},
+        ).result_rows
+    ]
+    held = {
+        metric.name: frozenset(
+            row[0]
+            for row in client.query(
+                f"SELECT {quote(metric.day)} FROM {qualified(DATABASE, table_of(service, metric.name))}"
+            ).result_rows
+        )
+        for metric in metrics
+        if metric.every_day and table_of(service, metric.name) in names
+    }
+    return _State(
+        None if first is None or last is None else (first, last),
+        int(newest or 0),
+        published,
+        [(str(what), day, int(revision)) for what, day, revision in changes],
+        frozenset(names),
+        [name for name in names if name.rpartition("__")[0] in wanted],
+        held,
     )
 
 
-def _drop_leftovers(client: "Client", table: str) -> None:
-    for (name,) in client.query(
-        "SELECT name FROM system.tables WHERE database = {database:String} AND startsWith(name, {prefix:String})",
-        parameters={"database": DATABASE, "prefix": f"{table}__"},
-    ).result_rows:
-        client.command(f"DROP TABLE IF EXISTS {qualified(DATABASE, str(name))} SYNC")
+@dataclass
+class _Tables:
+    """The statements that make one service's tables."""
+
+    client: "Client"
+    service: Service
+    execution_date: date
+    cluster: str | None
+
+    def rebuild(self, plan: _Plan, check: Callable[[], None]) -> Summary:
+        """Compute the days of the plan into a twin, take the rest over, exchange the two."""
+        started = time.monotonic()
+        metric, table = plan.metric, table_of(self.service, plan.metric.name)
+        staged = f"{table}__{secrets.token_hex(4)}"
+        bytes_read = 0
+        self._create(staged, plan)
+        try:
+            if plan.bounds:
+                done = self.client.command(
+                    f"INSERT INTO {qualified(DATABASE, staged)} {self._rows(plan)}",
+                    parameters=self._parameters(sorted(plan.days)) | {"first": plan.bounds[0], "last": plan.bounds[1]},
+                )
+                bytes_read = int(getattr(done, "summary", {}).get("read_bytes", 0))
+            check()
+            verb = "EXCHANGE TABLES {} AND {}" if plan.exists else "RENAME TABLE {} TO {}"
+            self.client.command(
+                verb.format(qualified(DATABASE, staged), qualified(DATABASE, table)) + on_cluster(self.cluster)
+            )
+        finally:
+            self.drop([staged])
+        seconds = time.monotonic() - started
+        return Summary(
+            f"{DATABASE}.{table}", metric.name, 0, None, None, self.execution_date, len(plan.days), seconds, bytes_read
+        )
+
+    def drop(self, tables: Sequence[str]) -> None:
+        """Drop staged tables; while the lock is held they are nobody else's."""
+        if tables:
+            names = ", ".join(qualified(DATABASE, name) for name in tables)
+            self.client.command(f"DROP TABLE IF EXISTS {names}{on_cluster(self.cluster)} SYNC")
+
+    def note_published(self, revision: int, metrics: Sequence[Metric]) -> None:
+        """Write down from which revision and by which definition the tables are made."""
+        rows = [
+            f"({{service:String}}, {{m{n}:String}}, {{revision:UInt64}}, {{d{n}:UInt64}})" for n in range(len(metrics))
+        ]
+        self.client.command(
+            f"INSERT INTO {BLOCKS}.published (service, metric, revision, definition) VALUES {', '.join(rows)}",
+            parameters={"service": self.service.name, "revision": revision}
+            | {f"m{n}": metric.name for n, metric in enumerate(metrics)}
+            | {f"d{n}": _definition(self.service, metric) for n, metric in enumerate(metrics)},
+        )
+
+    def read_back(self, made: Sequence[Summary]) -> list[Summary]:
+        """The summaries with what the tables hold now."""
+        found = self.client.query(
+            " UNION ALL ".join(
+                f"SELECT {number} AS number, count(), minOrNull({day}), maxOrNull({day}) FROM {summary.table}"
+                for number, summary in enumerate(made)
+                for day in [quote(metric_called(summary.metric).day)]
+            )
+        ).result_rows
+        of = {int(number): (int(rows), first, last) for number, rows, first, last in found}
+        return [
+            replace(summary, rows=of[number][0], first_day=of[number][1], last_day=of[number][2])
+            for number, summary in enumerate(made)
+        ]
+
+    def _create(self, name: str, plan: _Plan) -> None:
+        metric = plan.metric
+        head = f"CREATE TABLE {qualified(DATABASE, name)}{on_cluster(self.cluster)} "
+        if plan.kept:  # the definition is the same: so are the columns
+            self.client.command(f"{head}AS {qualified(DATABASE, table_of(self.service, metric.name))}")
+            return
+        order = ", ".join(quote(column) for column in (metric.day, *metric.key))
+        self.client.command(
+            f"{head}ENGINE = {'ReplicatedMergeTree' if self.cluster else 'MergeTree'} ORDER BY ({order}) "
+            f"COMMENT {literal(f'{metric.name} of {self.service.name}: {metric.description}')} "
+            f"EMPTY AS SELECT * EXCEPT service FROM (\n{metric_sql(metric.name, self.service)}\n)",
+            parameters=self._parameters([date(2000, 1, 1)]),
+        )
+
+    def _rows(self, plan: _Plan) -> str:
+        """The SELECT of all rows: the days of the plan computed, those of the old table taken over."""
+        metric = plan.metric
+        parts: list[str] = []
+        if plan.days:
+            parts.append(f"SELECT * EXCEPT service FROM (\n{metric_sql(metric.name, self.service)}\n)")
+        if plan.kept:
+            day = quote(metric.day)
+            parts.append(
+                "SELECT * REPLACE ({execution_date:Date} AS execution_date) "
+                f"FROM {qualified(DATABASE, table_of(self.service, metric.name))} "
+                f"WHERE {day} BETWEEN {{first:Date}} AND {{last:Date}} AND {day} NOT IN {{days:Array(Date)}}"
+            )
+        return "\nUNION ALL\n".join(parts)
+
+    def _parameters(self, days: Sequence[date]) -> dict[str, Any]:
+        return {"services": [self.service.name], "days": days, "execution_date": self.execution_date}
 
 
 def _definition(service: Service, metric: Metric) -> int:
