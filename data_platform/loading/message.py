@@ -97,23 +97,26 @@ def _from_record(record: object) -> dict[str, Any]:
         raise LoadError(Code.EVENT_SCHEMA, "a record of the notification has no s3 part")
     if not str(record.get("eventName", "")).startswith("ObjectCreated:"):
         raise LoadError(Code.EVENT_SCHEMA, f"a notification of {record.get('eventName')!r}, not of ObjectCreated:*")
-    stored = s3.get("object") or {}
+    stored, bucket = s3.get("object"), s3.get("bucket")
+    if not isinstance(stored, dict) or not isinstance(bucket, dict):
+        raise LoadError(Code.EVENT_SCHEMA, "a record of the notification lacks bucket or object")
     key = stored.get("key")
+    answered = record.get("responseElements")
     return {
-        "bucket": (s3.get("bucket") or {}).get("name"),
+        "bucket": bucket.get("name"),
         "key": unquote_plus(key) if isinstance(key, str) else key,
         "file_size": stored.get("size"),
         "etag": stored.get("eTag"),
         "sequencer": stored.get("sequencer"),
         "version_id": stored.get("versionId"),
-        "correlation_id": (record.get("responseElements") or {}).get("x-amz-request-id"),
+        "correlation_id": answered.get("x-amz-request-id") if isinstance(answered, dict) else None,
         "event_time": record.get("eventTime"),
     }
 
 
 def _event(fields: Mapping[str, Any], when: datetime) -> ObjectEvent:
     # An input transformer writes an absent path as an empty string.
-    present = {name: value for name, value in fields.items() if value not in {None, ""}}
+    present = {name: value for name, value in fields.items() if value is not None and value != ""}
     try:
         message = _Transformed.model_validate(present)
     except ValidationError as error:
