@@ -77,7 +77,7 @@ def create_token(
 
 @token_app.command("list")
 def list_tokens(as_json: JsonOption = False) -> None:
-    """All tokens, without the tokens themselves."""
+    """List all tokens, without the tokens themselves."""
     from data_platform.ledger import api_tokens
 
     with _ledger() as connection:
@@ -104,7 +104,7 @@ def list_tokens(as_json: JsonOption = False) -> None:
 
 @token_app.command("revoke")
 def revoke_token(name: Annotated[str, typer.Argument(help="The caller's name.")]) -> None:
-    """Put a token out of force, within a second. Requests that were accepted go on."""
+    """Revoke a token, within a second. Requests that were accepted go on."""
     from data_platform.ledger import api_tokens
 
     with _ledger() as connection:

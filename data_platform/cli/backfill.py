@@ -18,7 +18,7 @@ STAGES = "unload,curated,clickhouse"
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
 
 
-@app.command()
+@app.command(epilog="Example: data-platform backfill market/flights --from 2013-02-01 --to 2013-03-02 --dry-run")
 def backfill(
     dataset: Annotated[str, typer.Argument(metavar="DOMAIN/TABLE", help="The dataset, as in the catalogue.")],
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")] = None,
@@ -63,7 +63,10 @@ def backfill(
                 print_json({"dataset": dataset, "stages": plan.stages, "days": plan.days, "remaining": plan.remaining})
             return
         if plan.days and not plan.remaining:
-            out.print("every day is done already; --restart does them again")
+            if as_json:
+                print_json({"run_id": plan.resumes, "success": True, "reason": None, "stages": []})
+            else:
+                out.print("every day is done already; --restart does them again")
             return
         totals: dict[Stage, list[int]] = {stage: [0, 0, 0] for stage in plan.stages}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -60,7 +60,7 @@ def _print_mistakes(error: CatalogError, folder: Path, *, as_json: bool) -> None
 
 @app.command("list")
 def list_(*, as_json: JsonOption = False) -> None:
-    """The datasets: where they come from, how they are cut, who owns them."""
+    """List the datasets: where they come from, how they are cut, who owns them."""
     rows = [
         {
             "dataset": dataset.key,
@@ -85,7 +85,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
 def show(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="<domain>/<name>")], *, as_json: JsonOption = False
 ) -> None:
-    """One dataset: its columns in ClickHouse, Parquet and Redshift, and the DDL of its tables."""
+    """Show one dataset: its columns in ClickHouse, Parquet and Redshift, and the DDL of its tables."""
     from data_platform.catalog import types
 
     found = _catalog().dataset(dataset)
@@ -113,7 +113,7 @@ def show(
 
 @app.command()
 def schema() -> None:
-    """JSON Schema of a dataset file, for editors."""
+    """Print the JSON Schema of a dataset file, for editors."""
     from data_platform.catalog.schema import schema_text
 
     sys.stdout.write(schema_text())
@@ -121,7 +121,7 @@ def schema() -> None:
 
 @app.command()
 def diff(*, as_json: JsonOption = False) -> None:
-    """What `apply` would change in the live ClickHouse, and what it would refuse. Changes nothing."""
+    """Show what `apply` would change in the live ClickHouse, and what it would refuse. Changes nothing."""
     from data_platform.catalog import live
 
     settings = load_settings()

@@ -65,7 +65,7 @@ def up(
 
 @app.command()
 def status(as_json: JsonOption = False) -> None:
-    """What runs, where it listens; exit code 1 when no cloud runs or an engine has died."""
+    """Show what runs and where it listens; exit 1 when no cloud runs or an engine has died."""
     state = _state()
     rows = supervisor.status(state)
     if as_json:
@@ -90,7 +90,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, object]:
 
 @app.command()
 def env(as_json: JsonOption = False) -> None:
-    """The variables that lead clients to the running cloud, as lines for a shell."""
+    """Print the variables that lead clients to the running cloud, as lines for a shell."""
     state = _state()
     _running(state)
     variables = state.env()
@@ -123,7 +123,7 @@ def reset(
 
 @app.command()
 def kill(engine: EngineArgument) -> None:
-    """kill -9 of one engine, as a crash would; it stays down until `restart` or `up`."""
+    """Kill one engine with SIGKILL, as a crash would; it stays down until `restart` or `up`."""
     control.call(_running(_state()), "kill", engine)
     out.print(f"{engine} is killed", markup=False)
 

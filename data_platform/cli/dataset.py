@@ -16,7 +16,7 @@ def _group() -> None:
     """Look at a dataset as it is in ClickHouse."""
 
 
-@app.command()
+@app.command(epilog="Example: data-platform dataset preview market/flights")
 def preview(
     dataset: Annotated[str, typer.Argument(metavar="DOMAIN/TABLE", help="The dataset, as in the catalogue.")],
     day: Annotated[

@@ -1,5 +1,6 @@
 """`data-platform demo`: the whole flow on sample data in an embedded cloud of its own, and what came out."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from data_platform.cli.output import err, out
+from data_platform.cli.output import JsonOption, err, out, print_json
 from data_platform.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ app = typer.Typer()
 @app.command()
 def demo(
     home: Annotated[Path | None, typer.Option(help="Keep the state in this folder; default: a temporary one.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Start every engine, load the sample data, run every layer, compare their counts, stop every engine."""
     from data_platform.local.demo import demo_cloud, run_demo
@@ -39,10 +41,15 @@ def demo(
 
             report = run_demo(cloud.settings, tell, advance)
         err.print("stopping the embedded cloud")
-    _print(report)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _print(report)
     disagreements = report.disagreements()
     if disagreements:
         raise PlatformError("the layers do not hold the same rows:\n  " + "\n  ".join(disagreements))
+    if as_json:
+        return
     out.print(
         f"\nEvery layer of every dataset holds the same rows. {report.loaded_objects} objects were loaded by their "
         f"events, {report.notices} notices went through Kafka, {report.runs} Dagster runs took "

@@ -30,7 +30,7 @@ def list_letters(
     until: UntilOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The dead letters, oldest first."""
+    """List the dead letters, oldest first."""
     from data_platform.clients import aws
     from data_platform.loading.deadletters import let_go
 
@@ -57,7 +57,7 @@ def list_letters(
 def show(
     identifier: Annotated[str, typer.Argument(help="The beginning of its id.")], as_json: JsonOption = False
 ) -> None:
-    """One dead letter with its original message."""
+    """Show one dead letter with its original message."""
     from data_platform.clients import aws
     from data_platform.loading.deadletters import let_go, only_one
 
@@ -73,7 +73,7 @@ def show(
         out.print(f"{name:>15}: {value}", markup=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog="Example: data-platform dlq replay --domain market")
 def replay(
     domain: DomainOption = None,
     code: CodeOption = None,

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="Example: data-platform lineage market/flights --columns")
 def lineage(
     key: Annotated[str, typer.Argument(metavar="KEY", help="An asset key, or DOMAIN/TABLE.")],
     columns: Annotated[bool, typer.Option("--columns", help="Show where every column comes from.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What KEY is made from, up to the warehouse, and what is made from it. Needs no engine."""
+    """Show what KEY is made from, up to the warehouse, and what is made from it. Needs no engine."""
     from data_platform.build import build_defs
     from data_platform.catalog import load_catalog
     from data_platform.jobs.lineage import lineage_of

@@ -85,7 +85,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Queues, states and the last hour's loads, by domain."""
+    """Show queues, states and the last hour's loads, by domain."""
     from rich.live import Live
 
     settings, catalog = _settings_and_catalog()
@@ -105,10 +105,10 @@ def history(
     day: Annotated[str | None, typer.Option("--ds", help="Only this partition, YYYY-MM-DD.")] = None,
     key: Annotated[str | None, typer.Option(help="Only objects whose key contains this.")] = None,
     state: Annotated[str | None, typer.Option(help="Only intent, loaded, removed or failed.")] = None,
-    limit: Annotated[int, typer.Option(min=1)] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """What became of every object version: rows, attempts, errors, latency, plan, query id; newest first."""
+    """List what became of every object version: rows, attempts, errors, latency, plan, query id; newest first."""
     from data_platform.clients import clickhouse
     from data_platform.loading.history import object_history
 
@@ -124,7 +124,7 @@ def history(
 def pause(
     domain: str, reason: Annotated[str, typer.Option(help="Shown by status.")] = "", as_json: JsonOption = False
 ) -> None:
-    """Receive nothing for a domain, in every agent; what is being loaded is finished."""
+    """Stop receiving for a domain, in every agent; what is being loaded is finished."""
     from data_platform.loading.domains import DomainState
 
     _set_state(domain, DomainState.PAUSED, reason or "paused by hand", as_json=as_json)

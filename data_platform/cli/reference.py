@@ -53,6 +53,8 @@ def _command(path: str, command: Any, parent: Any) -> Iterator[str]:
     shown = "".join(f" {param.metavar or param.name.upper()}" for param in arguments)
     text = (command.help or "").strip().partition("\n\n")[0].replace("\n", " ")
     yield from ("", f"### `{path}{shown}`", "", text)
+    if command.epilog:
+        yield from ("", f"    {command.epilog.partition(': ')[2]}")
     if options:
         yield from ("", "| option | what it is |", "| --- | --- |")
         for param in options:

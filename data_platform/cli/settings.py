@@ -42,7 +42,7 @@ def settings(
     as_json: JsonOption = False,
     docs: Annotated[bool, typer.Option("--docs", help="Print docs/settings.md instead of the values.")] = False,
 ) -> None:
-    """The settings in force: variable, value, where it came from. Secrets are masked."""
+    """Show the settings in force: variable, value, where it came from. Secrets are masked."""
     if docs:
         sys.stdout.write(reference())
         return

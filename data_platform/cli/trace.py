@@ -25,7 +25,7 @@ ORDER BY query_id DESC LIMIT 1
 """
 
 
-@app.command()
+@app.command(epilog="Example: data-platform trace market/flights --where carrier=UA --limit 1")
 def trace(
     source: Annotated[str, typer.Argument(help="An _object value (s3://bucket/key@version), or <domain>/<table>.")],
     where: Annotated[
@@ -34,7 +34,7 @@ def trace(
     limit: Annotated[int, typer.Option(min=1, help="At most so many objects.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Where rows came from: object, load, curated partition, UNLOAD attempt, SQL."""
+    """Trace rows to where they came from: object, load, curated partition, UNLOAD attempt, SQL."""
     settings = load_settings()
     identities = [source] if source.startswith("s3://") else _objects(settings, source, where or [], limit)
     traced = [_trace(settings, identity) for identity in identities]

@@ -19,7 +19,7 @@ RequestId = Annotated[str, typer.Argument(help="The request's id.")]
 ToOption = Annotated[Path | None, typer.Option("--to", file_okay=False, help="Download the files into this folder.")]
 
 
-@app.command()
+@app.command(epilog="Example: data-platform unload submit 'select * from market.flights limit 10' --wait")
 def submit(
     sql: Annotated[str | None, typer.Argument(help="The SELECT; left out: --file, or - for standard input.")] = None,
     *,
@@ -74,7 +74,7 @@ def status(
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """How a request stands."""
+    """Show how a request stands."""
     client = UnloadClient(load_settings())
     state = client.get(f"/status/{quoted(request_id)}")
     if wait:
@@ -84,7 +84,7 @@ def status(
 
 @app.command("file")
 def file_(request_id: RequestId, to: ToOption = None, as_json: JsonOption = False) -> None:
-    """Links to the files of a request, or with --to the files themselves, their sizes checked."""
+    """Print links to the files of a request, or with --to fetch the files themselves, their sizes checked."""
     client = UnloadClient(load_settings())
     if to is not None:
         paths = _fetch(client, request_id, to, quiet=as_json)
@@ -121,7 +121,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """The token's own requests."""
+    """List the token's own requests."""
     client = UnloadClient(load_settings())
     found: list[dict[str, Any]] = []
     cursor: str | None = None
