@@ -75,7 +75,7 @@ def build_defs(
             catalog,
             allowed.sensor(SOURCE_CHANGES),
             lookback=settings.lookback_days,
-            jobs=[job.job for job in jobs if job.partitioned],
+            jobs=allowed.jobs(job for job in jobs if job.partitioned),
         ),
         unload_requests_sensor(start=allowed.sensor(UNLOAD_REQUESTS) is dg.DefaultSensorStatus.RUNNING),
         user_statistics_sensor(statistics_job, start=settings.schedules == "all"),

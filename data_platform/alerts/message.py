@@ -25,16 +25,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class Alert:
-    """One message to one owner."""
+    """One message to one owner; `about` identifies what it is about where the text may differ from tick to tick."""
 
     owner: str
     title: str
     body: str
+    about: str = ""
 
     @property
     def key(self) -> str:
         """The same for the same message: a repeated tick and an hourly check send it once."""
-        return hashlib.sha256(f"{self.owner}\n{self.title}\n{self.body}".encode()).hexdigest()[:16]
+        identity = self.about or f"{self.title}\n{self.body}"
+        return hashlib.sha256(f"{self.owner}\n{identity}".encode()).hexdigest()[:16]
 
 
 def group(problems: Iterable[Problem], *, env: str, dagster_url: str | None) -> list[Alert]:

@@ -15,7 +15,7 @@ import dagster as dg
 
 from data_platform.assets.checks import StageChecks, check_specs
 from data_platform.assets.days import Emit, Told, run_days
-from data_platform.assets.keys import Stage, partitions_of, stage_key, stages_of, upstream_keys
+from data_platform.assets.keys import DATASET_TAG, Stage, partitions_of, stage_key, stages_of, upstream_keys
 from data_platform.assets.metadata import column_lineage, table_schema
 from data_platform.assets.outcomes import (
     OP_RETRY,
@@ -126,11 +126,19 @@ def dataset_assets(dataset: Dataset) -> dg.AssetsDefinition:
             days: Sequence[str] = [datetime.now(UTC).date().isoformat()]
         else:
             days = [day for day in context.partition_keys if config.only is None or day in config.only]
+        _tag_run(context, dataset)
         with retried_only_if_it_may_pass(context):
             _run_days(context, platform, dataset, selected, days, partitioned=partitions is not None)
         yield from ()
 
     return run_dataset
+
+
+def _tag_run(context: dg.AssetExecutionContext, dataset: Dataset) -> None:
+    """Runs launched from an asset's page carry no tag of ours: those queued behind this one must know its dataset."""
+    run, own = context.run, {stage_key(stage, dataset) for stage in stages_of(dataset)}
+    if DATASET_TAG not in run.tags and run.asset_selection and run.asset_selection <= own:
+        context.instance.add_run_tags(run.run_id, {DATASET_TAG: dataset.key})
 
 
 def _run_days(
@@ -162,9 +170,7 @@ def _run_days(
                 if isinstance(step, Told):
                     # Check evaluations are logged as well as the events its signature names.
                     context.log_event(step.event)  # pyright: ignore[reportArgumentType]
-                elif step.error is None:
-                    context.log.info("%s of %s done", dataset.key, step.day)
-                else:
+                elif step.error is not None:  # a day that is made tells so itself, by its events
                     failures.outcomes[step.day] = outcome = outcome_of(step.error)
                     key = stage_key(step.stage, dataset)
                     context.log_event(outcome.observation(key, step.day if partitioned else None))

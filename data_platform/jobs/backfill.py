@@ -14,7 +14,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from data_platform.assets.keys import Stage, partitions_of, stage_key, stages_of
+from data_platform.assets.keys import DATASET_TAG, Stage, partitions_of, stage_key, stages_of
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset
 from data_platform.errors import ConfigurationError, PlatformError
@@ -123,7 +123,7 @@ def run_backfill(
     """Run the plan's remaining days as one run in this process, reporting each layer of each day as it is finished."""
     job = definitions.resolve_job_def(job_name_of(catalog, plan.dataset))
     run_id = str(uuid.uuid4())
-    tags = {BACKFILL_TAG: plan.tag, **process_tags()}
+    tags = {BACKFILL_TAG: plan.tag, DATASET_TAG: plan.dataset.key, **process_tags()}
     if plan.resumes is not None:
         tags[RESUMES_TAG] = plan.resumes
     op_name = f"{plan.dataset.domain}__{plan.dataset.name}"

@@ -4,13 +4,14 @@ Snapshots of a domain are a job of their own; the summaries of all services are 
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from data_platform.analytics.summaries import METRICS
-from data_platform.assets.keys import partitions_of, stage_key, stages_of, summary_key
+from data_platform.assets.keys import DATASET_TAG, partitions_of, stage_key, stages_of, summary_key
 from data_platform.assets.outcomes import stop_retries
 from data_platform.assets.standing import dead_letter_keys, standing_keys
 from data_platform.catalog import Catalog
@@ -57,7 +58,7 @@ def daily_jobs(catalog: Catalog) -> list[DailyJob]:
             selection=dg.AssetSelection.assets(*keys)
             - dg.AssetSelection.checks(*standing_keys(catalog), *dead_letter_keys(catalog)),
             description=f"All layers of {', '.join(dataset.key for dataset in datasets)}.",
-            tags={**RUN_TAGS, "domain": datasets[0].domain},
+            tags={**RUN_TAGS, "domain": datasets[0].domain, **_dataset_tag(datasets)},
             hooks={stop_retries},
         )
         jobs.append(DailyJob(job, DATASETS_HOUR, partitions is not None, tuple(datasets)))
@@ -72,6 +73,11 @@ def daily_jobs(catalog: Catalog) -> list[DailyJob]:
         )
         jobs.append(DailyJob(job, SUMMARIES_HOUR, partitioned=False))
     return jobs
+
+
+def _dataset_tag(datasets: Sequence[Dataset]) -> dict[str, str]:
+    """Runs of a job with a single dataset are over that one, from wherever they are launched."""
+    return {DATASET_TAG: datasets[0].key} if len(datasets) == 1 else {}
 
 
 def standing_job(catalog: Catalog) -> AssetJob:

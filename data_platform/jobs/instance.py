@@ -1,13 +1,16 @@
 """Dagster's instance of the settings, for commands that run jobs in their own process."""
 
+import functools
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from data_platform.errors import ConfigurationError
+from data_platform.jobs.pools import ensure_pools
 from data_platform.settings import Settings, variable_of
 
 STATEMENT_TIMEOUT_MS = 60_000
@@ -37,4 +40,8 @@ def open_instance(settings: Settings) -> Generator[dg.DagsterInstance]:
         # Dagster opens a connection per statement outside its webserver: five an event, a third of a small backfill.
         for storage in (instance.event_log_storage, instance.run_storage):
             storage.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_S, POOL_OVERFLOW)
+        # It also looks into PostgreSQL's catalogue for a table at every materialisation and every check, eleven a day.
+        events: Any = instance.event_log_storage
+        events.has_table = functools.cache(events.has_table)
+        ensure_pools(instance)  # an installation's first command, or its loader, sets what dagster.yaml cannot
         yield instance

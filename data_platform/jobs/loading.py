@@ -10,6 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from data_platform.assets.keys import Stage, partitions_of, stage_key
+from data_platform.assets.outcomes import stop_retries
 from data_platform.catalog import load_catalog
 from data_platform.catalog.models import Mode
 from data_platform.errors import PlatformError
@@ -95,7 +96,7 @@ def _reconcile(context: dg.OpExecutionContext, config: Reconciliation, platform:
 def catch_up_job() -> Any:
     """The job that loads until the queues are empty."""
 
-    @dg.job(name=CATCH_UP, description="Loads what the queues hold while no agent does.")
+    @dg.job(name=CATCH_UP, description="Loads what the queues hold while no agent does.", hooks={stop_retries})
     def job() -> None:
         _catch_up()
 
@@ -105,7 +106,9 @@ def catch_up_job() -> Any:
 def reconciliation_job() -> Any:
     """The job that finds and loads objects whose event never came."""
 
-    @dg.job(name=RECONCILIATION, description="Finds and loads objects on S3 whose event never came.")
+    @dg.job(
+        name=RECONCILIATION, description="Finds and loads objects on S3 whose event never came.", hooks={stop_retries}
+    )
     def job() -> None:
         _reconcile()
 

@@ -14,13 +14,12 @@ from enum import StrEnum
 
 import dagster as dg
 
-from data_platform.assets.keys import Stage, partitions_of, stage_key, stages_of
+from data_platform.assets.keys import DATASET_TAG, Stage, partitions_of, stage_key, stages_of
 from data_platform.assets.outcomes import RETRIED, DayOutcome, Outcome, read_outcome
 from data_platform.catalog.models import Dataset, Mode
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
-DATASET_TAG = "data_platform/dataset"
 REASON_TAG = "data_platform/reason"
 # A tick never asks for more: a catalogue that is new or was down for a week must not fill the queue at once. What is
 # left is still needed at the next tick.

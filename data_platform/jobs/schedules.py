@@ -29,6 +29,14 @@ class AllowList:
         """Whether what is called `name` is on the list."""
         return "all" in self._names or name in self._names
 
+    def jobs(self, entries: Iterable[DailyJob]) -> list[AssetJob]:
+        """The jobs a sensor may start here: those whose schedule is on the list, all where none is.
+
+        A site that runs one domain by the clock does not want a sensor to start the others.
+        """
+        jobs = [entry.job for entry in entries]
+        return [job for job in jobs if self.allows(schedule_name(job))] or jobs
+
     def schedule(self, name: str) -> dg.DefaultScheduleStatus:
         """The state a schedule begins with."""
         return dg.DefaultScheduleStatus.RUNNING if self.allows(name) else dg.DefaultScheduleStatus.STOPPED
@@ -47,6 +55,11 @@ class AllowList:
             )
 
 
+def schedule_name(job: AssetJob) -> str:
+    """Name of the schedule of a job."""
+    return f"{job.name}_schedule"
+
+
 def daily_schedules(jobs: Iterable[DailyJob], allowed: AllowList, *, lookback: int) -> list[Schedule]:
     """A schedule per daily job: datasets by day with lookback, the others as a whole."""
     return [
@@ -57,7 +70,7 @@ def daily_schedules(jobs: Iterable[DailyJob], allowed: AllowList, *, lookback: i
 
 def standing_schedule(job: AssetJob, allowed: AllowList) -> Schedule:
     """The hourly reconciliation of what should be there with what is."""
-    name = f"{job.name}_schedule"
+    name = schedule_name(job)
     return dg.ScheduleDefinition(
         name=name,
         job=job,
@@ -69,7 +82,7 @@ def standing_schedule(job: AssetJob, allowed: AllowList) -> Schedule:
 
 
 def _plain_schedule(entry: DailyJob, allowed: AllowList) -> Schedule:
-    name = f"{entry.job.name}_schedule"
+    name = schedule_name(entry.job)
     return dg.ScheduleDefinition(
         name=name,
         job=entry.job,
@@ -80,7 +93,7 @@ def _plain_schedule(entry: DailyJob, allowed: AllowList) -> Schedule:
 
 
 def _lookback_schedule(entry: DailyJob, allowed: AllowList, *, lookback: int) -> Schedule:
-    name = f"{entry.job.name}_schedule"
+    name = schedule_name(entry.job)
     datasets: Sequence[Dataset] = entry.datasets
 
     @dg.schedule(

@@ -1,8 +1,10 @@
 """Dead letters -> a red check on the first dataset of each domain's ClickHouse layer, green again when none is left."""
 
+import time
 from typing import Any
 
 import dagster as dg
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_platform.assets.standing import NO_DEAD_LETTERS, watched_keys
 from data_platform.catalog import Catalog, load_catalog
@@ -14,6 +16,16 @@ from data_platform.resources.settings import SettingsResource
 
 NAME = "load_dead_letters"
 INTERVAL_S = 60
+DEADLINE_S = 40.0  # Dagster gives a tick 60 s
+
+
+class Cursor(BaseModel):
+    """Dead letters by domain as they were reported last."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    v: int = 1
+    dead: dict[str, int] = {}
 
 
 def dead_letter_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
@@ -23,7 +35,7 @@ def dead_letter_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
         @dg.asset_check(asset=key, name=NO_DEAD_LETTERS, description=f"No load of the domain {domain} was given up.")
         def check(platform: SettingsResource) -> dg.AssetCheckResult:
             settings = platform.load()
-            return _result(DomainQueue.open(aws.sqs(settings), settings, domain).depth().dead)
+            return _result(domain, DomainQueue.open(aws.sqs(settings), settings, domain).depth().dead)
 
         return check
 
@@ -40,38 +52,66 @@ def dead_letter_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         description="Turns no_dead_letters red while a domain's dead-letter queue holds messages.",
     )
     def tick(context: dg.SensorEvaluationContext, platform: SettingsResource) -> Any:
+        deadline = time.monotonic() + DEADLINE_S
         settings = platform.load()
-        catalog = load_catalog(settings.catalog)
+        watched = watched_keys(load_catalog(settings.catalog))
         sqs = aws.sqs(settings)
+        before = read_cursor(context.cursor).dead
         counts: dict[str, int] = {}
-        for domain in watched_keys(catalog):
+        for domain in watched:
+            if time.monotonic() > deadline:
+                context.log.warning("the tick's time is over; the dead letters of %s were not counted", domain)
+                break
             try:
                 counts[domain] = DomainQueue.open(sqs, settings, domain).depth().dead
             except Exception as error:
                 if classify(error) is Fault.UNKNOWN:
                     raise
                 context.log.warning("the dead letters of %s could not be counted: %s", domain, error)
-        text = ",".join(f"{domain}={count}" for domain, count in sorted(counts.items()))
-        before = dict(part.split("=") for part in (context.cursor or "").split(",") if part)
         events = [
             dg.AssetCheckEvaluation(
-                asset_key=key,
+                asset_key=watched[domain],
                 check_name=NO_DEAD_LETTERS,
-                passed=counts[domain] == 0,
-                metadata={"dead_letters": dg.MetadataValue.int(counts[domain])},
+                passed=count == 0,
+                description=sentence(domain, count),
+                metadata={"dead_letters": dg.MetadataValue.int(count)},
                 severity=dg.AssetCheckSeverity.ERROR,
             )
-            for domain, key in watched_keys(catalog).items()
-            if domain in counts and before.get(domain) != str(counts[domain])
+            for domain, count in counts.items()
+            if before.get(domain) != count
         ]
-        return dg.SensorResult(asset_events=events, cursor=text, skip_reason=dg.SkipReason(text or "no domains"))
+        known = {domain: count for domain, count in (before | counts).items() if domain in watched}
+        told = ", ".join(f"{domain}: {count}" for domain, count in known.items() if count) or "no dead letters"
+        return dg.SensorResult(
+            asset_events=events, cursor=Cursor(dead=known).model_dump_json(), skip_reason=dg.SkipReason(told)
+        )
 
     return tick
 
 
-def _result(count: int) -> dg.AssetCheckResult:
+def read_cursor(text: str | None) -> Cursor:
+    """The cursor; one that cannot be read begins again: every check is answered anew."""
+    try:
+        return Cursor.model_validate_json(text or "{}")
+    except ValidationError:
+        return Cursor()
+
+
+def sentence(domain: str, count: int) -> str:
+    """What a person needs to know of a domain's dead letters."""
+    if not count:
+        return f"No load of the domain {domain} was given up."
+    loads = "1 load" if count == 1 else f"{count:,} loads"
+    return (
+        f"{loads} of the domain {domain} failed for good; the rows are missing from ClickHouse. Each with its reason: "
+        f"data-platform dlq list --domain {domain}. When the cause is gone: data-platform dlq replay --domain {domain}"
+    )
+
+
+def _result(domain: str, count: int) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=count == 0,
         severity=dg.AssetCheckSeverity.ERROR,
-        metadata={"dead_letters": count, "next step": "data-platform dlq list"},
+        description=sentence(domain, count),
+        metadata={"dead_letters": count},
     )

@@ -11,6 +11,7 @@ from data_platform.clients import aws
 from data_platform.clients.classify import classify
 from data_platform.errors import Fault
 from data_platform.jobs.loading import CATCH_UP
+from data_platform.jobs.lookback import run_key
 from data_platform.loading.queues import DomainQueue
 from data_platform.resources.settings import SettingsResource
 
@@ -21,13 +22,12 @@ STILL_TICKS = 2  # an agent between two receives looks away, too
 
 
 class Cursor(BaseModel):
-    """How many ticks in a row a domain's messages waited with none in flight; how many runs were asked for."""
+    """How many ticks in a row a domain's messages waited with none in flight."""
 
     model_config = ConfigDict(extra="forbid")
 
-    v: int = 1
+    v: int = 2
     still: dict[str, int] = {}
-    asked: int = 0
 
 
 def load_queue_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -48,29 +48,32 @@ def load_queue_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.SensorDefi
         sqs = aws.sqs(settings)
         still: dict[str, int] = {}
         for domain in catalog.domains:
-            if time.monotonic() > deadline:
-                break
+            if time.monotonic() > deadline:  # what was not asked counts as it was
+                still |= {domain: cursor.still[domain]} if domain in cursor.still else {}
+                continue
             try:
                 depth = DomainQueue.open(sqs, settings, domain).depth()
             except Exception as error:
                 if classify(error) is Fault.UNKNOWN:
                     raise
                 context.log.warning("the queue of %s could not be asked: %s", domain, error)
+                still |= {domain: cursor.still[domain]} if domain in cursor.still else {}
                 continue
             if depth.waiting and not depth.in_flight:
                 still[domain] = cursor.still.get(domain, 0) + 1
         wanted = sorted(domain for domain, ticks in still.items() if ticks >= STILL_TICKS)
-        if not wanted or _running(context.instance):
-            text = Cursor(still=still, asked=cursor.asked).model_dump_json()
+        last = _last_run(context.instance)
+        if not wanted or (last is not None and not last.is_finished):
+            text = Cursor(still=still).model_dump_json()
             waiting = ", ".join(f"{domain} waits" for domain in still) or "nothing waits unattended"
             return dg.SensorResult(cursor=text, skip_reason=dg.SkipReason(waiting))
-        # The run key counts requests: a tick that is evaluated twice asks for the same run.
+        # The key names the run before: the same for a tick that is evaluated twice, a new one for a lost cursor.
         request = dg.RunRequest(
-            run_key=f"catch-up-{cursor.asked + 1}",
+            run_key=run_key(CATCH_UP, "" if last is None else last.run_id),
             run_config={"ops": {"load_until_empty": {"config": {"domains": wanted}}}},
             tags={"domains": ",".join(wanted)},
         )
-        return dg.SensorResult([request], cursor=Cursor(asked=cursor.asked + 1).model_dump_json())
+        return dg.SensorResult([request], cursor=Cursor().model_dump_json())
 
     return tick
 
@@ -83,6 +86,7 @@ def read_cursor(text: str | None) -> Cursor:
         return Cursor()
 
 
-def _running(instance: dg.DagsterInstance) -> bool:
-    unfinished = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-    return bool(instance.get_runs(dg.RunsFilter(job_name=CATCH_UP, statuses=unfinished), limit=1))
+def _last_run(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+    """The newest catch-up run."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=CATCH_UP), limit=1)
+    return runs[0] if runs else None

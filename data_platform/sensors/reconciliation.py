@@ -1,4 +1,4 @@
-"""Once a day: yesterday's prefixes on S3 against the register, by a run that loads what no event announced."""
+"""Once a day: the last days' prefixes on S3 against the register, by a run that loads what no event announced."""
 
 from datetime import timedelta
 from typing import Any
@@ -7,10 +7,11 @@ import dagster as dg
 
 NAME = "load_reconciliation_schedule"
 CRON = "45 3 * * *"  # UTC: yesterday's late files and their events have come
+DAYS = 3  # a run that failed for an engine's outage is made good by the next ones
 
 
 def reconciliation_schedule(job: Any, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
-    """The schedule; its run compares the day before the tick's."""
+    """The schedule; its run compares the days before the tick's."""
 
     @dg.schedule(
         name=NAME,
@@ -18,13 +19,14 @@ def reconciliation_schedule(job: Any, status: dg.DefaultScheduleStatus) -> dg.Sc
         cron_schedule=CRON,
         execution_timezone="UTC",
         default_status=status,
-        description="Finds and loads yesterday's objects whose event never came.",
+        description=f"Finds and loads objects of the last {DAYS} days whose event never came.",
     )
     def tick(context: dg.ScheduleEvaluationContext) -> Any:
-        day = (context.scheduled_execution_time.date() - timedelta(days=1)).isoformat()
+        today = context.scheduled_execution_time.date()
+        days = [(today - timedelta(days=n)).isoformat() for n in range(DAYS, 0, -1)]
         return dg.RunRequest(
-            run_key=f"reconciliation-{day}",
-            run_config={"ops": {"load_what_is_missing": {"config": {"days": [day]}}}},
+            run_key=f"reconciliation-{days[-1]}",
+            run_config={"ops": {"load_what_is_missing": {"config": {"days": days}}}},
         )
 
     return tick

@@ -7,9 +7,9 @@ change itself, starts nothing twice.
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,16 +19,23 @@ from data_platform.assets.outcomes import Outcome
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset, Mode, RedshiftSource
 from data_platform.clients import redshift
+from data_platform.clients.classify import classify
+from data_platform.errors import Fault
 from data_platform.jobs.daily import job_name_of
 from data_platform.jobs.lookback import DayRange, Reason, contiguous, last_days, last_outcomes, run_key
 from data_platform.quality.source import EMPTY, fingerprints
 from data_platform.resources.settings import SettingsResource
+from data_platform.settings import Settings
 from data_platform.unload.datasets import NotReadyError, check_ready
+
+if TYPE_CHECKING:
+    from redshift_connector import Connection
 
 NAME = "source_changes"
 INTERVAL_S = 1800  # each look reads the rows of the last days at the warehouse
 DEADLINE_S = 40.0  # Dagster gives a tick 60 s
 BATCH = 20  # datasets a tick
+AWAY = frozenset({Fault.TRANSIENT, Fault.THROTTLED})  # the others would be asked in vain
 
 
 class Cursor(BaseModel):
@@ -49,12 +56,27 @@ class Seen:
     storage_id: int
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a look at one dataset's source came to: observations to write; days to make, with what demands each."""
+
+    events: Sequence[dg.AssetObservation] = ()
+    restated: Mapping[str, str] = field(default_factory=dict[str, str])
+    ready: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
 def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookback: int, jobs: Sequence[Any]) -> Any:
-    """The sensor over all daily datasets that come from Redshift."""
+    """The sensor over all daily datasets that come from Redshift and that one of `jobs` makes.
+
+    A dataset whose table is gone or closed to us is passed over with a warning; when Redshift itself is away, the tick
+    ends with what it has found, and the next one goes on there.
+    """
     datasets = [
         dataset
         for dataset in catalog.datasets.values()
-        if isinstance(dataset.source, RedshiftSource) and dataset.mode is Mode.DAILY
+        if isinstance(dataset.source, RedshiftSource)
+        and dataset.mode is Mode.DAILY
+        and job_name_of(catalog, dataset) in {job.name for job in jobs}
     ]
 
     @dg.sensor(
@@ -75,18 +97,20 @@ def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookbac
             for dataset in turn[:BATCH]:
                 if time.monotonic() > deadline:
                     break
+                try:
+                    look = look_at(context.instance, settings, connection, dataset, last_days(dataset, now, lookback))
+                except Exception as error:
+                    fault = classify(error)
+                    if fault is Fault.UNKNOWN:
+                        raise
+                    context.log.warning("%s was not compared with its source: %s", dataset.key, error)
+                    if fault in AWAY:
+                        break
+                    look = Look()
                 looked += 1
-                days = last_days(dataset, now, lookback)
-                if not days:
-                    continue
-                first, last = date.fromisoformat(days[0]), date.fromisoformat(days[-1])
-                found = fingerprints(connection, dataset, first, last)
-                new, wanted = compare(context.instance, dataset, days, found)
-                events += new
-                requests += requests_of(catalog, dataset, wanted, Reason.RESTATED)
-                requests += requests_of(
-                    catalog, dataset, _now_ready(context.instance, settings, dataset, days), Reason.READY
-                )
+                events += look.events
+                requests += requests_of(catalog, dataset, look.restated, Reason.RESTATED)
+                requests += requests_of(catalog, dataset, look.ready, Reason.READY)
         following = turn[looked % len(turn)].key if turn else ""
         return dg.SensorResult(
             run_requests=requests,
@@ -96,6 +120,21 @@ def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookbac
         )
 
     return tick
+
+
+def look_at(
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    connection: "Connection",
+    dataset: Dataset,
+    days: Sequence[str],
+) -> Look:
+    """Compare `days` of a dataset with its source. Raises the driver's errors."""
+    if not days:
+        return Look()
+    found = fingerprints(connection, dataset, date.fromisoformat(days[0]), date.fromisoformat(days[-1]))
+    events, restated = compare(instance, dataset, days, found)
+    return Look(events, restated, _now_ready(instance, settings, dataset, days))
 
 
 def read_cursor(text: str | None) -> Cursor:
@@ -169,7 +208,9 @@ def requests_of(catalog: Catalog, dataset: Dataset, wanted: Mapping[str, str], r
     return requests
 
 
-def _now_ready(instance: dg.DagsterInstance, settings: Any, dataset: Dataset, days: Sequence[str]) -> dict[str, str]:
+def _now_ready(
+    instance: dg.DagsterInstance, settings: Settings, dataset: Dataset, days: Sequence[str]
+) -> dict[str, str]:
     """Days that were held back and whose readiness condition holds now."""
     if dataset.redshift.ready is None:
         return {}

@@ -12,6 +12,21 @@ from data_platform.resources.settings import SettingsResource
 NAME = "unload_requests"
 UNCLAIMED_FOR = timedelta(seconds=60)
 INTERVAL_S = 30
+REQUEST_TAG = "unload/request"
+MAX_RUNS = 3  # that ended without claiming their request; then a person has to look
+
+
+def key_of_next_run(instance: dg.DagsterInstance, request_id: str, attempt: int) -> str | None:
+    """The key of the run that a waiting request needs; None while one is under way, or after MAX_RUNS in vain.
+
+    One run per wait of a request (after a retry it waits anew), and another when that run ended before it had claimed
+    the request: its process was killed, or the settings were wrong.
+    """
+    runs = instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: request_id}))
+    ended = sum(run.is_finished for run in runs)
+    if ended < len(runs) or ended >= MAX_RUNS + attempt:
+        return None
+    return f"{request_id}/{attempt}" if not ended else f"{request_id}/{attempt}/{ended}"
 
 
 def unload_requests_sensor(*, start: bool) -> dg.SensorDefinition:
@@ -37,14 +52,21 @@ def unload_requests_sensor(*, start: bool) -> dg.SensorDefinition:
                 waiting = unload_reports.unclaimed(connection, UNCLAIMED_FOR)
         finally:
             ledger.dispose()
-        if not waiting:
-            yield dg.SkipReason(f"{told} requests have ended; none waits unclaimed")
+        asked = False
         for request in waiting:
+            key = key_of_next_run(context.instance, request.request_id, request.attempt)
+            if key is None:
+                context.log.info(
+                    "%s waits: a run is under way for it, or %d were in vain", request.request_id, MAX_RUNS
+                )
+                continue
+            asked = True
             yield dg.RunRequest(
-                # One run per wait of a request: after a retry it waits anew.
-                run_key=f"{request.request_id}/{request.attempt}",
+                run_key=key,
                 run_config={"ops": {"run_unload_request": {"config": {"request_id": request.request_id}}}},
-                tags={"unload/request": request.request_id},
+                tags={REQUEST_TAG: request.request_id},
             )
+        if not asked:
+            yield dg.SkipReason(f"{told} requests have ended; none waits that needs a run")
 
     return sensor
