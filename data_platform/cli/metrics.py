@@ -30,12 +30,20 @@ def metrics() -> None:
 @app.command()
 def rebuild(
     service: Annotated[list[str] | None, typer.Option("--service", help="Only this service; may be repeated.")] = None,
-    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")] = None,
-    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")] = None,
+    first: Annotated[
+        datetime | None,
+        typer.Option("--from", formats=["%Y-%m-%d"], help="Curate and load no UTC day before this one."),
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Curate and load no UTC day after this one.")
+    ] = None,
     engine: Annotated[Engine, typer.Option(help="Where the metrics are computed.")] = Engine.CLICKHOUSE,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the seven tables up to date with the raw logs: curate and load what is missing, recompute what changed."""
+    """Bring the seven tables up to date with the raw logs: curate and load what is missing, recompute what changed.
+
+    --from and --to limit which changed days are taken in; the tables always show every day that is loaded.
+    """
     from data_platform.build import build_defs
     from data_platform.catalog import load_catalog
     from data_platform.jobs.instance import open_instance
@@ -73,7 +81,9 @@ def _print(summary: "RunSummary") -> None:
     print_rows(rows, as_json=False, title="summary tables")
     out.print(
         f"{summary.status}: {len(summary.services)} services, {len(summary.tables)} tables in "
-        f"{summary.execution_time:.1f} s; {summary.curated_days} days curated, {summary.loaded_days} loaded; "
+        f"{summary.execution_time:.1f} s; {summary.curated_days} days curated, {summary.loaded_days} loaded"
+        f"{f', {summary.left_days} changed days left out' if summary.left_days else ''}; "
+        f"{summary.bytes_scanned:,} bytes read, {summary.estimated_cost_usd:.4f} USD; "
         f"{summary.output_location}",
         soft_wrap=True,
     )

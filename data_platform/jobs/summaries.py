@@ -39,6 +39,8 @@ class TableResult:
     rows: int
     seconds: float
     bytes: int
+    bytes_read: int
+    estimated_cost_usd: float
 
 
 @dataclass
@@ -53,7 +55,19 @@ class RunSummary:
     tables: list[TableResult] = field(default_factory=list[TableResult])
     curated_days: int = 0
     loaded_days: int = 0
+    left_days: int = 0  # changed days outside the range that was asked for, and today
+    blocks_bytes_read: int = 0
     failed_checks: list[str] = field(default_factory=list[str])
+
+    @property
+    def bytes_scanned(self) -> int:
+        """Bytes the engine read for blocks and tables."""
+        return self.blocks_bytes_read + sum(table.bytes_read for table in self.tables)
+
+    @property
+    def estimated_cost_usd(self) -> float:
+        """What the engine charged for them."""
+        return round(sum(table.estimated_cost_usd for table in self.tables), 6)
 
     def as_dict(self) -> dict[str, Any]:
         """The summary as it is printed and logged."""
@@ -72,9 +86,9 @@ class RunSummary:
             "bytes": sum(table.bytes for table in self.tables),
             "curated_days": self.curated_days,
             "loaded_days": self.loaded_days,
-            # ClickHouse is not paid by the byte; Athena's bytes and dollars belong here.
-            "bytes_scanned": 0,
-            "estimated_cost_usd": 0.0,
+            "left_days": self.left_days,
+            "bytes_scanned": self.bytes_scanned,
+            "estimated_cost_usd": self.estimated_cost_usd,
             "failed_checks": self.failed_checks,
         }
 
@@ -100,24 +114,28 @@ def rebuild_metrics(
 ) -> RunSummary:
     """The tables of `services` from the raw logs as they are: curate and load what is missing, then compute.
 
-    `first`..`last` limits which days are curated and loaded. Raises PlatformError with the reason of a failed run.
+    `first`..`last` limits which UTC days are curated and loaded; the tables show every day that is loaded, and days
+    left out are taken in by the next run without limits. Raises PlatformError with the reason of a failed run.
     """
     end_abandoned(instance)
-    curated = loaded = 0
+    curated = loaded = left = 0
     for dataset in catalog.datasets.values():
         if isinstance(dataset.source, OtelLogsSource):
             s3 = aws.s3(settings)
-            stale = _between(stale_days(settings, s3, dataset), first, last)
+            changed = stale_days(settings, s3, dataset)
+            stale = _between(changed, first, last)
             if stale:
                 tell(f"{len(stale)} days of {dataset.key} are curated and loaded, {stale[0]} to {stale[-1]}")
                 _run(definitions, catalog, instance, dataset, stale, (Stage.CURATED, Stage.CLICKHOUSE), tell)
-            behind = _between(_unloaded_days(settings, s3, dataset), first, last)
+            unloaded = _unloaded_days(settings, s3, dataset)
+            behind = _between(unloaded, first, last)
             if behind:
                 tell(f"{len(behind)} days of {dataset.key} are loaded, {behind[0]} to {behind[-1]}")
                 _run(definitions, catalog, instance, dataset, behind, (Stage.CLICKHOUSE,), tell)
             curated, loaded = curated + len(stale), loaded + len(stale) + len(behind)
+            left += len({*changed, *unloaded} - {*stale, *behind})
     summary = run_summaries(definitions, instance, services, settings=settings)
-    summary.curated_days, summary.loaded_days = curated, loaded
+    summary.curated_days, summary.loaded_days, summary.left_days = curated, loaded, left
     return summary
 
 
@@ -139,7 +157,9 @@ def run_summaries(
     )
     if not result.success:
         raise PlatformError(f"the summaries failed: {_reason(result)}", hint=f"see run {result.run_id} in Dagster")
-    tables = [_table_result(event.materialization) for event in result.get_asset_materialization_events()]
+    made = [event.materialization for event in result.get_asset_materialization_events()]
+    tables = [_table_result(each) for each in made]
+    blocks = {each.asset_key.path[1]: int(_number(each, "blocks_bytes_read")) for each in made}  # once a service
     failed = [
         f"{'/'.join(each.asset_key.path[1:])}: {each.check_name}: {each.metadata['detail'].value}"
         for each in result.get_asset_check_evaluations()
@@ -153,6 +173,7 @@ def run_summaries(
         output_location=f"s3://{bucket}/{PREFIX}",
         execution_time=time.monotonic() - started,
         tables=tables,
+        blocks_bytes_read=sum(blocks.values()),
         failed_checks=failed,
     )
 
@@ -204,18 +225,21 @@ def _between(days: Sequence[date], first: date | None, last: date | None) -> lis
 
 
 def _table_result(materialization: dg.AssetMaterialization) -> TableResult:
-    def number(name: str) -> float:
-        return float(getattr(materialization.metadata.get(name), "value", 0) or 0)
-
     _, service, metric = materialization.asset_key.path
     return TableResult(
         str(getattr(materialization.metadata.get("service"), "value", service)),
         metric,
         f"{DATABASE}.{service}_{metric}_summary",
-        int(number("dagster/row_count")),
-        number("duration_s"),
-        int(number("bytes")),
+        int(_number(materialization, "dagster/row_count")),
+        _number(materialization, "duration_s"),
+        int(_number(materialization, "bytes")),
+        int(_number(materialization, "bytes_read")),
+        _number(materialization, "estimated_cost_usd"),
     )
+
+
+def _number(materialization: dg.AssetMaterialization, name: str) -> float:
+    return float(getattr(materialization.metadata.get(name), "value", 0) or 0)
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str:

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from data_platform.analytics.metrics import METRICS
+from data_platform.analytics.report import NAMESPACE
 from data_platform.catalog import load_catalog
 from data_platform.cli.metrics import app
 from data_platform.clients import aws, clickhouse
@@ -79,6 +80,22 @@ def rebuild(*arguments: str) -> dict[str, Any]:
     return json.loads(result.stdout)
 
 
+def executions(cloud: Cloud, name: str, service: str) -> float:
+    """What CloudWatch was told of a service in the last hour."""
+    dimensions = {"Environment": cloud.settings.env, "Service": service, "Engine": "clickhouse"}
+    now = datetime.now(UTC)
+    found = aws.cloudwatch(cloud.settings).get_metric_statistics(
+        Namespace=NAMESPACE,
+        MetricName=name,
+        Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
+        StartTime=now - timedelta(hours=1),
+        EndTime=now + timedelta(minutes=1),
+        Period=7200,
+        Statistics=["Sum"],
+    )
+    return sum(point.get("Sum", 0) for point in found["Datapoints"])
+
+
 def compare(cloud: Cloud, expected: dict[str, list[tuple[str, list[Event]]]]) -> None:
     services = load_catalog(cloud.settings.catalog).services
     s3 = aws.s3(cloud.settings)
@@ -87,7 +104,7 @@ def compare(cloud: Cloud, expected: dict[str, list[tuple[str, list[Event]]]]) ->
             reference = Reference([e for _, events in objects for e in events], Definitions(ZONES[name]))
             for metric in METRICS:
                 table = f"analytics.{services[name].prefix}_{metric}_summary"
-                rows = sorted(client.query(f"SELECT * EXCEPT execution_date FROM {table}").result_rows)
+                rows = sorted(map(tuple, client.query(f"SELECT * EXCEPT execution_date FROM {table}").result_rows))
                 assert rows == getattr(reference, metric)(), f"{table} differs"
                 key = f"summary/{name}/{metric}/{metric}.parquet"
                 body = s3.get_object(Bucket=cloud.settings.curated_bucket, Key=key)["Body"].read()
@@ -103,6 +120,12 @@ def test_one_command_makes_the_tables_and_late_logs_change_exactly_their_days(en
     assert summary["execution_summary"]["processed_services"] == len(SHOPS)
     assert len(summary["tables"]) == len(SHOPS) * len(METRICS)
     assert summary["curated_days"] == summary["loaded_days"] > 0
+    assert summary["bytes_scanned"] > 0
+    assert summary["estimated_cost_usd"] == 0
+    for shop in SHOPS:
+        assert executions(environment, "ExecutionsSucceeded", shop.service) == len(METRICS)
+        assert executions(environment, "ExecutionsFailed", shop.service) == 0
+        assert executions(environment, "ExecutionTime", shop.service) > 0
     compare(environment, delivered(DAYS))
 
     again = rebuild()
@@ -111,8 +134,19 @@ def test_one_command_makes_the_tables_and_late_logs_change_exactly_their_days(en
     # The next export brings its own day and stragglers of the days before.
     late = {key for objects in delivered(DAYS + 1).values() for key, _ in objects} - wanted
     put(environment, [each for each in logs() if each.key in late])
-    assert 2 <= rebuild()["curated_days"] <= DAYS
+    # A range takes in its own days only; the next run without one takes in the rest.
+    one = rebuild("--from", "2013-01-02", "--to", "2013-01-02")
+    assert (one["curated_days"], one["loaded_days"]) == (1, 1)
+    assert one["left_days"] >= 1
+    rest = rebuild()
+    assert (rest["curated_days"], rest["left_days"]) == (one["left_days"], 0)
     compare(environment, delivered(DAYS + 1))
+
+
+def test_a_range_that_ends_before_it_begins_is_refused(environment: Cloud) -> None:
+    result = CliRunner().invoke(app, ["rebuild", "--from", "2013-01-02", "--to", "2013-01-01"])
+    assert result.exit_code == 2
+    assert "2013-01-01 is before --from 2013-01-02" in result.output
 
 
 def test_old_files_of_a_table_are_removed_and_the_page_stands_alone(environment: Cloud) -> None:
