@@ -21,8 +21,8 @@ from tests.scenarios.loader_history import LEASE_S, WINDOW, History
 from tests.scenarios.loader_line import KILLED, STEPS, Line
 
 SEED = int(os.environ.get("DATA_PLATFORM_TEST_SEED", "20130202"))
-EACH = 28  # faults of a kind in the full run; of kill -9 at one step of the loader
-EACH_STEP = 12
+EACH = 25  # faults of a kind in the full run; of kill -9 at one step of the loader
+EACH_STEP = 10
 TOGETHER = 4  # faults in one history
 CHAPTER = 8  # faults of one comparison of the line
 LEAST = 1000
