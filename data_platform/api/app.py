@@ -1,17 +1,20 @@
 """The application: calls, errors, limits, and the life of what finishes requests behind them."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from anyio.to_thread import current_default_thread_limiter, run_sync
 from fastapi import FastAPI
+from starlette.responses import HTMLResponse
 
 from data_platform import __version__
 from data_platform.api import problems
 from data_platform.api.callers import Callers, schemas_of
 from data_platform.api.limits import BodyLimit
+from data_platform.api.page import page
 from data_platform.api.routes import health_router, router
 from data_platform.api.state import ApiState
 from data_platform.api.statements import Statements
@@ -29,6 +32,7 @@ POOL_SIZE = 12
 # Workers, relay and listener are threads beside the event loop: at Python's 5 ms a call waits that long for each of
 # its steps whenever one of them computes.
 SWITCH_S = 0.0005
+PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 TITLE = "Unload API"
 DESCRIPTION = """Any allowed SELECT out of Redshift into files, by request id. Submit, poll or stream, fetch links.
 
@@ -44,6 +48,9 @@ def create_app(settings: Settings, catalog: Catalog, *, workers: int = 2) -> Fas
         asking = postgres.engine(settings, pool_size=POOL_SIZE, pre_ping=False)
         await run_sync(schema.migrate, ledger)
         await run_sync(_import_what_calls_need)
+        # What is there by now stays: the collector need not stop the process to look through it again and again.
+        gc.collect()
+        gc.freeze()
         current_default_thread_limiter().total_tokens = THREADS
         service = UnloadService(settings, ledger, workers=workers)
         ask = Statements(asking)
@@ -64,11 +71,25 @@ def create_app(settings: Settings, catalog: Catalog, *, workers: int = 2) -> Fas
             ledger.dispose()
             asking.dispose()
 
-    app = FastAPI(title=TITLE, description=DESCRIPTION, version=__version__, lifespan=life, redirect_slashes=False)
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=life,
+        redirect_slashes=False,
+        # The framework's pages load their scripts from another host.
+        docs_url=None,
+        redoc_url=None,
+    )
     problems.install(app)
     app.add_middleware(BodyLimit)
     app.include_router(router)
     app.include_router(health_router)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:  # pyright: ignore[reportUnusedFunction]
+        return HTMLResponse(page(app.openapi()), headers=PAGE_HEADERS)
+
     return app
 
 

@@ -1,5 +1,6 @@
 """Who calls: bearer token -> caller with schemas and limits, kept for a second so that a revocation counts at once."""
 
+import asyncio
 import time
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Callers:
         self._ask = ask
         self._default_schemas = default_schemas
         self._known: dict[bytes, tuple[float, Caller]] = {}
+        self._reading: dict[bytes, asyncio.Future[ApiToken | None]] = {}
         self._buckets: dict[str, Bucket] = {}
 
     async def of(self, authorization: str | None) -> Caller:
@@ -58,7 +60,11 @@ class Callers:
         known = self._known.get(key)
         if known is not None and time.monotonic() - known[0] < KEPT_S:
             return known[1]
-        found = await run_sync(self._read, token)
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.ensure_future(run_sync(self._read, token))
+            reading.add_done_callback(lambda _: self._reading.pop(key, None))
+        found = await asyncio.shield(reading)  # one caller's hundred calls ask once; one that breaks off stops no other
         if found is None:
             self._known.pop(key, None)
             raise ApiError(401, "this token is unknown or was revoked", headers=_CHALLENGE)

@@ -1,6 +1,7 @@
 """Errors as problem+json (RFC 9457): one form for whatever went wrong, and never a stack trace."""
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -76,8 +77,11 @@ def install(app: FastAPI) -> None:
         return problem(400 if malformed else 422, detail, errors=reasons)
 
     @app.exception_handler(HTTPException)
-    async def _http(_request: Request, error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return problem(error.status_code, str(error.detail), error.headers)
+    async def _http(request: Request, error: HTTPException) -> Response:  # pyright: ignore[reportUnusedFunction]
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_methods(request)))
+        return problem(error.status_code, str(error.detail), headers)
 
     @app.exception_handler(SQLAlchemyError)
     async def _ledger(request: Request, error: SQLAlchemyError) -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -90,3 +94,10 @@ def install(app: FastAPI) -> None:
     async def _bug(request: Request, error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
         log.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__, exc_info=error)
         return problem(500, "the request could not be handled; it is in the log of the server")
+
+
+def _methods(request: Request) -> set[str]:
+    """The methods of the path over all its calls: the framework names those of the first only."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    here = [calls for path, calls in paths.items() if re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), request.url.path)]
+    return {method.upper() for calls in here for method in calls}

@@ -73,7 +73,10 @@ class Listener:
             self._thread.join(10)
 
     def handle(self, value: bytes | None) -> str:
-        """What it means for the ledger: `seen`, `done`, `failed`. Raises PoisonError, or what the engines raise."""
+        """What it means for the ledger: `seen`, `done`, `failed`, `cancelled`.
+
+        Raises PoisonError, or what the engines raise.
+        """
         notice = parse_notice(value)
         from data_platform.ledger import outbox, unload_requests
         from data_platform.ledger.unload_requests import FINAL
@@ -103,6 +106,9 @@ class Listener:
             )
         if claim is None:
             return "seen"
+        if notice.status == "CANCELLED":
+            self._final(outcome.cancelled(self._settings, self._ledger, claim))
+            return "cancelled"
         if notice.status != "DONE":
             failure = outcome.Failure("REPORTED", f"reported as {notice.status} by another system", passing=False)
             self._final(outcome.failed(self._settings, self._ledger, claim, failure))

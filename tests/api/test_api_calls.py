@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import time
 import urllib.request
 from dataclasses import replace
@@ -327,6 +328,25 @@ def test_health_ready_and_openapi_need_no_token(client: Any) -> None:
     assert nobody.get("/ready").status == 200
     paths = nobody.get("/openapi.json").body["paths"]
     assert {"/api/unload", "/api/unload/{request_id}/events", "/health", "/ready"} <= set(paths)
+
+
+def test_the_page_tells_every_call_and_loads_nothing_from_elsewhere(client: Any) -> None:
+    with urllib.request.urlopen(f"{client.url}/docs", timeout=10) as response:
+        text = response.read().decode()
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    for path in client.get("/openapi.json").body["paths"]:
+        assert f"<code>{path}</code>" in text
+    for word in ("requestId", "maxFileSizeMb", "problem+json", "curl"):
+        assert word in text
+    assert "<script" not in text
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", text)
+    assert client.get("/redoc").status == 404
+
+
+def test_a_method_that_is_not_there_is_405_and_tells_those_that_are(client: Any) -> None:
+    for path, methods in (("/api/unload", "GET, POST"), ("/api/unload/x", "GET"), ("/api/unload/x/cancel", "POST")):
+        answer = client.call("DELETE", path)
+        assert (answer.status, answer.headers["allow"]) == (405, methods), path
 
 
 def test_a_revoked_token_is_refused_within_seconds(api: Any, ledger: sa.Engine, client: Any) -> None:

@@ -33,7 +33,7 @@ BODY = st.fixed_dictionaries(
 PATHS = [f"/api/unload/{each}" for each in ("{}", "status/{}", "file/{}", "{}/events", "{}/cancel", "{}/retry")]
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"])
 SETTINGS = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -1,14 +1,31 @@
 """No password, key, token or signature in any log, error, event or row, after requests that went well and badly."""
 
+import time
+import urllib.request
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 
+from data_platform.clients import kafka
 from data_platform.local.cloud import Cloud
 
 TABLES = ("unload_requests", "unload_attempts", "unload_changes", "outbox", "api_tokens", "dataset_unloads")
+
+
+def records(cloud: Cloud, request_id: str) -> list[str]:
+    """Everything on the topic, with headers, once the request's own event is there."""
+    consumer = kafka.consumer(cloud.settings, f"secrets-{uuid4().hex}", cloud.settings.kafka_unload_topic)
+    found: list[str] = []
+    deadline = time.monotonic() + 60
+    while not any(request_id in each for each in found):
+        assert time.monotonic() < deadline, "the event is not on the topic"
+        message = consumer.poll(0.5)
+        if message is not None and message.error() is None:
+            found.append(f"{message.key()} {message.value()} {message.headers()}")
+    consumer.close()
+    return found
 
 
 @pytest.mark.security
@@ -32,6 +49,13 @@ def test_no_secret_is_written_anywhere(client: Any, api: Any, cloud: Cloud, ledg
         for table in TABLES:
             texts += [str(tuple(row)) for row in connection.execute(sa.text(f"SELECT * FROM {table}"))]
     texts.append(api.log.read_text())
+    request = urllib.request.Request(
+        f"{client.url}/api/unload/{done['requestId']}/events", headers={"Authorization": f"Bearer {client.token}"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        texts.append(response.read().decode())
+    texts += records(cloud, done["requestId"])
+    texts += [path.read_text(errors="replace") for path in (cloud.home / "cloud" / "logs").glob("*.log")]
     settings = cloud.settings
     secrets = [
         client.token,

@@ -6,16 +6,17 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from uuid import uuid4
 
 import pytest
 
+from data_platform.clients import aws
 from data_platform.ledger.unload_requests import UnloadRequest
 from data_platform.ledger.unloads import UnloadStatus
+from data_platform.local.cloud import Cloud
 from data_platform.local.process import free_port
 from data_platform.settings import Settings
 from data_platform.unload.notices import PER_MINUTE, Notices, text_of
-
-pytestmark = pytest.mark.unit
 
 
 def ended(status: UnloadStatus = UnloadStatus.DONE) -> UnloadRequest:
@@ -83,6 +84,32 @@ def test_a_webhook_that_fails_is_harmless_and_its_address_stays_secret(caplog: p
         notices.stop()
     assert "no notice by Slack" in caplog.text
     assert "secret-path" not in caplog.text
+
+
+@pytest.mark.integration
+def test_mail_goes_out_by_ses_and_a_refused_sender_is_harmless(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
+    ses = aws.client(cloud.settings, "ses")
+    sender = f"{uuid4().hex}@example.com"
+
+    def mail_of(address: str) -> Notices:
+        update = {"unload_mail_from": address, "unload_mail_to": "a@example.com, b@example.com"}
+        return Notices(cloud.settings.model_copy(update=update))
+
+    before = ses.get_send_quota()["SentLast24Hours"]
+    refused = mail_of(sender)
+    refused.start()
+    with caplog.at_level(logging.WARNING):
+        refused.tell(ended())
+        refused.stop()
+    assert "no notice by e-mail" in caplog.text
+    assert ses.get_send_quota()["SentLast24Hours"] == before
+    ses.verify_email_identity(EmailAddress=sender)
+    sent = mail_of(sender)
+    sent.start()
+    sent.tell(ended())
+    sent.tell(ended(UnloadStatus.FAILED))
+    sent.stop()
+    assert ses.get_send_quota()["SentLast24Hours"] == before + 4  # two receivers each
 
 
 def test_a_notice_holds_no_statement_and_no_link() -> None:
