@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Rows = Sequence[Mapping[str, Any]]
 COHORTS = ("new", "recent", "active", "veteran")
+GUESSED_LINES = 3
 SHOWN_DAYS = 90  # the newest; a phone shows no more
 
 
@@ -35,8 +36,21 @@ def metric_rows(client: "Client", service: Service, metric: str) -> Rows:
 
 def chart(client: "Client", service: Service, metric: str) -> str:
     """The metric's picture as Markdown, the image inside it."""
-    svg = PICTURES[metric](metric_rows(client, service, metric))[0]
+    svg = picture(metric, metric_rows(client, service, metric))[0]
     return f"![{metric} of {service.name}](data:image/svg+xml;base64,{b64encode(svg.encode()).decode()})"
+
+
+def picture(metric: str, rows: Rows) -> tuple[str, str]:
+    """The metric's picture and its legend; of a metric without one of its own, its first numbers as lines."""
+    if metric in PICTURES:
+        return PICTURES[metric](rows)
+    chosen = metric_called(metric)
+    numbers = [
+        column
+        for column, value in (rows[0].items() if rows and not chosen.key else ())
+        if isinstance(value, int | float) and column not in {chosen.day, "execution_date"}
+    ]
+    return _lines(chosen.day, {column: column.replace("_", " ") for column in numbers[:GUESSED_LINES]})(rows)
 
 
 def _lines(day: str, columns: Mapping[str, str]) -> Callable[[Rows], tuple[str, str]]:

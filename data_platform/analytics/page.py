@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from data_platform.analytics.charts import PICTURES, Rows, metric_rows
+from data_platform.analytics.charts import Rows, metric_rows, picture
 from data_platform.analytics.export import PREFIX
 from data_platform.analytics.metrics import METRICS
 from data_platform.analytics.svg import bars
@@ -35,7 +35,10 @@ margin-top:16px}.tile{background:var(--card);border:1px solid var(--line);border
 th,td{padding:4px 8px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:500}
 .step{margin:10px 0}.step div{background:rgb(var(--hue));height:26px;border-radius:6px;min-width:2px}
-.step p{margin:0 0 3px;font-size:.9rem;display:flex;justify-content:space-between}
+.step p{margin:0 0 3px;font-size:.9rem;display:flex;justify-content:space-between;gap:12px}
+th,td:first-child{white-space:normal}td:first-child{overflow-wrap:anywhere}td.day{white-space:nowrap}
+@media(max-width:600px){main{padding:16px 10px 32px;gap:12px}section{padding:12px}th,td{padding:4px 5px}
+table{font-size:.8rem}section svg text{font-size:18px}}
 """
 
 
@@ -45,24 +48,22 @@ def render_page(
     """The page. `tables`: rows by metric, missing or empty where there are none; `sizes`: (events, sessions) pairs."""
     mau, dau = tables.get("mau", []), tables.get("dau", [])
     days = f"{dau[0]['activity_date']} to {dau[-1]['activity_date']}" if dau else "no days with events yet"
+    cohorts, events = tables.get("user_cohort", []), tables.get("event_distribution", [])
+    # The long table comes last: on a phone it is a screen or two.
     sections = [
         _header(service, days, made_at, dau, mau),
         _section("Active users", _picture("mau", mau), "Distinct users of the day, of 30 days, of the month so far."),
+        _section("New and returning", _picture("dau", dau), "Daily active users and those seen for the first time."),
+        _section("Funnel", _funnel(tables.get("conversion", [])), "Sessions of all days shown."),
+        _section("Events per session", _histogram(sizes), "Sessions of all days shown."),
+        _section("Cohorts", _picture("user_cohort", cohorts), "Users of the day by age."),
+        _section("Events", _events(events), "By name, over all days shown."),
         _section(
-            "Retention", _retention(tables.get("retention", [])), "Share of a day's new users who were back on day +N."
+            "Retention",
+            _retention(tables.get("retention", [])),
+            "Of a day's new users, how many per cent were back on day +N.",
+            half=False,
         ),
-        _section("Funnel", _funnel(tables.get("conversion", [])), "Sessions of all days shown.", half=True),
-        _section("Events per session", _histogram(sizes), "Sessions of all days shown.", half=True),
-        _section(
-            "Cohorts", _picture("user_cohort", tables.get("user_cohort", [])), "Users of the day by age.", half=True
-        ),
-        _section(
-            "New and returning",
-            _picture("dau", dau),
-            "Daily active users and those seen for the first time.",
-            half=True,
-        ),
-        _section("Events", _events(tables.get("event_distribution", [])), "By name, over all days shown."),
     ]
     title = escape(service.name)
     return (
@@ -101,6 +102,7 @@ def _header(service: Service, days: str, made_at: datetime, dau: Rows, mau: Rows
         today, month = dau[-1], mau[-1]
         shown = (
             ("DAU", f"{today['dau']:,}"),
+            ("new users", f"{today['new_users']:,}"),
             ("MAU, 30 days", f"{month['mau_30']:,}"),
             ("stickiness", _percent(month["stickiness"])),
             ("sessions", f"{today['sessions']:,}"),
@@ -114,14 +116,14 @@ def _header(service: Service, days: str, made_at: datetime, dau: Rows, mau: Rows
     )
 
 
-def _section(title: str, body: str, note: str, *, half: bool = False) -> str:
+def _section(title: str, body: str, note: str, *, half: bool = True) -> str:
     return f'<section{" class=half" if half else ""}><h2>{title}</h2>{body}<p class="note">{note}</p></section>'
 
 
 def _picture(metric: str, rows: Rows) -> str:
     if not rows:
         return "<p>nothing yet</p>"
-    return "".join(PICTURES[metric](rows))
+    return "".join(picture(metric, rows))
 
 
 def _retention(rows: Rows) -> str:
@@ -132,14 +134,14 @@ def _retention(rows: Rows) -> str:
         later = row["retained_d30_unbounded"]
         rates = [row["rate_d1"], row["rate_d7"], row["rate_d30"], None if later is None else later / row["cohort_size"]]
         cells = "".join(_shaded(rate) for rate in rates)
-        lines.append(f"<tr><td>{row['cohort_date']}</td><td>{row['cohort_size']:,}</td>{cells}</tr>")
+        lines.append(f"<tr><td class=day>{row['cohort_date']}</td><td>{row['cohort_size']:,}</td>{cells}</tr>")
     return f'<div class="scroll"><table>{head}{"".join(lines)}</table></div>' if lines else "<p>nothing yet</p>"
 
 
 def _shaded(rate: float | None) -> str:
     if rate is None:
         return "<td></td>"
-    return f'<td style="background:rgba(var(--hue),{0.04 + 0.6 * rate:.2f})">{_percent(rate)}</td>'
+    return f'<td style="background:rgba(var(--hue),{0.04 + 0.6 * rate:.2f})">{100 * rate:.1f}</td>'
 
 
 def _funnel(rows: Rows) -> str:

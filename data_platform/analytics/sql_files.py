@@ -14,7 +14,7 @@ LOCAL_DAY = (
 
 def statement(path: str, **names: str) -> str:
     """The statement in `sql/<path>.sql`; `{name}` becomes the given text, `{name:Type}` stays a query parameter."""
-    text = _read(path).replace("{local_day}", LOCAL_DAY)
+    text = source(path).replace("{local_day}", LOCAL_DAY)
     for name, value in names.items():
         text = text.replace(f"{{{name}}}", value)
     return text
@@ -34,7 +34,7 @@ def schema_ddl(cluster: str | None = None) -> list[str]:
 
 
 @cache
-def _read(path: str) -> str:
+def source(path: str) -> str:
     lines = files("data_platform.analytics").joinpath(f"sql/{path}.sql").read_text(encoding="utf-8").splitlines()
     if path != SCHEMA:
         while lines and lines[0].startswith("--"):

@@ -18,7 +18,7 @@ from data_platform.catalog.models import Service
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-__all__ = ["DATABASE", "METRICS", "Summary", "metric_sql", "rebuild_summaries", "rebuild_summary", "table_of"]
+__all__ = ["DATABASE", "METRICS", "Summary", "metric_sql", "rebuild_summaries", "table_of"]
 
 DATABASE = "analytics"
 
@@ -47,23 +47,6 @@ def metric_sql(metric: str, service: Service) -> str:
         active=str(ages.active),
         veteran=str(ages.veteran),
     )
-
-
-def rebuild_summary(
-    client: "Client",
-    locks: Locks,
-    service: Service,
-    metric: str,
-    execution_date: date,
-    *,
-    full: bool = False,
-    cluster: str | None = None,
-    wait_s: float = 600.0,
-) -> Summary:
-    """One metric's table; see `rebuild_summaries`."""
-    return rebuild_summaries(
-        client, locks, service, [metric], execution_date, full=full, cluster=cluster, wait_s=wait_s
-    )[0]
 
 
 def rebuild_summaries(

@@ -6,7 +6,7 @@ from datetime import date
 from html import escape
 
 WIDTH, HEIGHT = 480, 220
-LEFT, RIGHT, TOP, BOTTOM = 48, 10, 12, 26
+LEFT, RIGHT, TOP, BOTTOM = 58, 10, 14, 30  # room for the larger text of a phone, see page.py
 COLOURS = ("#2563eb", "#0d9488", "#d97706", "#be185d", "#6d28d9", "#475569")
 TICKS = 4
 
@@ -126,10 +126,10 @@ def _y(value: float, top: float) -> float:
 
 
 def _nice(value: float) -> float:
-    """The next of 4, 8, 20, 40, 80, 200, ... so that four ticks fall on round numbers."""
+    """The next of 4, 8, 12, ..., 80, 120, ... so that four ticks fall on round numbers."""
     scale = 1
     while True:
-        for step in (4, 8, 20):
+        for step in (4, 8, 12, 16, 20, 24, 32, 40, 60, 80):
             if step * scale >= value:
                 return float(step * scale)
         scale *= 10

@@ -27,15 +27,6 @@ from data_platform.catalog.validate import Draft, Mistake, nearest
 
 # Databases of ClickHouse itself and of the platform's own tables.
 RESERVED_DOMAINS = frozenset({"default", "system", "information_schema", "platform"})
-METRICS = (
-    "dau",
-    "mau",
-    "retention",
-    "conversion",
-    "user_cohort",
-    "session_metrics",
-    "event_distribution",
-)
 # What the curation of OpenTelemetry logs writes; the catalogue decides types, order and comments.
 OTEL_COLUMNS = (
     *("service_name", "event_time", "event_date", "event_name", "user_id", "session_id", "attributes"),
@@ -276,13 +267,13 @@ def service_problems(services: Mapping[int, Service]) -> Iterator[Mistake]:
 
 
 def catalog_problems(datasets: Mapping[str, tuple[str, Dataset]], services: Sequence[Service]) -> Iterator[Problem]:
-    """Datasets whose table is somebody else's: a snapshot's storage, or a summary of a service."""
-    summaries = {
-        f"analytics/{service.prefix}_{metric}_summary": service.name for service in services for metric in METRICS
-    }
-    for key, (file, dataset) in datasets.items():
-        if key in summaries:
-            yield Problem(file, "name", f"{dataset.domain}.{dataset.name} is a summary table of {summaries[key]}")
+    """Datasets whose table is somebody else's: a snapshot's storage, or a summary of a service, of whatever metric."""
+    for file, dataset in datasets.values():
+        if dataset.domain == "analytics" and dataset.name.endswith("_summary"):
+            for service in services:
+                if dataset.name.startswith(f"{service.prefix}_"):
+                    yield Problem(file, "name", f"analytics.{dataset.name} is a summary table of {service.name}")
+                    break
         whole, suffix, _ = dataset.name.rpartition(SNAPSHOT_SUFFIX)
         other = datasets.get(f"{dataset.domain}/{whole}")
         if suffix and other is not None and other[1].mode is Mode.SNAPSHOT:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -60,9 +59,6 @@ class Desk:
                 f"SELECT * EXCEPT execution_date FROM analytics.{service.prefix}_{metric}_summary"
             ).result_rows
         )
-
-    def drop_day(self, ds: date) -> None:
-        self.client.command(f"ALTER TABLE analytics.events DROP PARTITION '{ds}'")
 
 
 @pytest.fixture(scope="package")

@@ -2,17 +2,17 @@
 
 from datetime import date
 from random import Random
+from typing import Any
 
 import pytest
 
-from data_platform.analytics import blocks
 from data_platform.analytics.blocks import refresh_blocks
 from data_platform.analytics.checks import check_summary
 from data_platform.analytics.metrics import METRICS
-from data_platform.analytics.summaries import rebuild_summary
+from data_platform.analytics.summaries import rebuild_summaries
 from data_platform.catalog.models import Service
 from tests.analytics.conftest import Desk, service_of
-from tests.analytics.random_logs import random_events
+from tests.analytics.random_logs import random_events, utc_day
 from tests.analytics.reference import Definitions, Event, Reference
 
 pytestmark = pytest.mark.integration
@@ -41,13 +41,14 @@ def logs(seed: int) -> list[Event]:
 
 def publish(desk: Desk, service: Service) -> list[int]:
     refresh_blocks(desk.client, desk.locks, [service])
-    return [rebuild_summary(desk.client, desk.locks, service, metric, RUN).days for metric in METRICS]
+    summaries = rebuild_summaries(desk.client, desk.locks, service, list(METRICS), RUN)
+    return [summary.days for summary in summaries]
 
 
 def same(desk: Desk, service: Service, events: list[Event]) -> None:
-    reference = Reference(events, DEFINITIONS)
-    for metric in METRICS:
-        assert desk.table(service, metric) == getattr(reference, metric)(), metric
+    found = shown(desk, service)
+    for metric, rows in expected(events).items():
+        assert found[metric] == rows, metric
 
 
 def test_late_events_are_taken_over_day_by_day_and_a_second_run_has_nothing_to_do(desk: Desk, service: Service) -> None:
@@ -75,30 +76,81 @@ def test_a_replayed_delivery_changes_nothing(desk: Desk, service: Service) -> No
     same(desk, service, events)
 
 
-def test_a_refresh_that_dies_before_the_sessions_is_made_good_by_the_next(
-    desk: Desk, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Dying:
+    """A client that is gone after so many statements: like a killed process, it cleans nothing up either."""
+
+    def __init__(self, client: Any, statements: int) -> None:
+        self._client, self.left = client, statements
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if name not in {"command", "query", "raw_insert"}:
+            return found
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise ConnectionAbortedError("killed")
+            return found(*args, **kwargs)
+
+        return counted
+
+
+def killed_after(desk: Desk, service: Service, statements: int) -> bool:
+    """A run that ends after so many statements; False when it came to its end before."""
+    client: Any = Dying(desk.client, statements)
+    try:
+        refresh_blocks(client, desk.locks, [service])
+        rebuild_summaries(client, desk.locks, service, list(METRICS), RUN)
+    except ConnectionAbortedError:
+        return True
+    return False
+
+
+def shown(desk: Desk, service: Service) -> dict[str, list[tuple[object, ...]]]:
+    return {metric: desk.table(service, metric) for metric in METRICS}
+
+
+def expected(events: list[Event]) -> dict[str, list[tuple[object, ...]]]:
+    reference = Reference(events, DEFINITIONS)
+    return {metric: getattr(reference, metric)() for metric in METRICS}
+
+
+def dies_and_is_made_good(desk: Desk, service: Service, statements: int) -> bool:
     events = logs(13)
     half = events[: len(events) // 2]
     desk.put(service.name, half)
     publish(desk, service)
     desk.put(service.name, events[len(half) :])
-    struck = 0
-
-    def die(*_: object) -> None:
-        nonlocal struck
-        struck += 1
-        raise RuntimeError("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(blocks, "stage_sessions", die)
-        with pytest.raises(RuntimeError):
-            refresh_blocks(desk.client, desk.locks, [service])
-    assert struck == 1
-    for metric in METRICS:  # what readers have in between is computed, and computed again behind the next refresh
-        rebuild_summary(desk.client, desk.locks, service, metric, RUN)
+    died = killed_after(desk, service, statements)
+    old, new, found = expected(half), expected(events), shown(desk, service)
+    for metric in METRICS:  # each for itself is whole: the old one or the new one
+        assert found[metric] in (old[metric], new[metric]), metric
+    if not died:
+        assert found == new
     publish(desk, service)
-    same(desk, service, events)
+    assert shown(desk, service) == new
+    left = desk.client.query(
+        "SELECT name FROM system.tables WHERE database = 'analytics_blocks' AND position(name, '__') > 0 "
+        "OR database = 'analytics' AND startsWith(name, {prefix:String}) AND position(name, '_summary__') > 0",
+        parameters={"prefix": service.prefix},
+    ).result_rows
+    assert left == []
+    return died
+
+
+@pytest.mark.parametrize("statements", [9, 30, 58])
+def test_a_run_killed_anywhere_leaves_each_table_old_or_new(desk: Desk, service: Service, statements: int) -> None:
+    assert dies_and_is_made_good(desk, service, statements)
+
+
+@pytest.mark.load
+def test_a_run_killed_after_any_statement_leaves_each_table_old_or_new(desk: Desk) -> None:
+    for statements in range(500):
+        if not dies_and_is_made_good(desk, service_of(f"killed-{statements}", DEFINITIONS), statements):
+            assert statements > 50
+            return
+    pytest.fail("a run of more than 500 statements")
 
 
 def test_a_service_without_data_has_empty_tables_and_checks_that_say_so(desk: Desk, service: Service) -> None:
@@ -107,6 +159,22 @@ def test_a_service_without_data_has_empty_tables_and_checks_that_say_so(desk: De
         assert desk.table(service, metric) == []
         failed = [check.name for check in check_summary(desk.client, service, metric, RUN) if not check.passed]
         assert failed == ["not_empty", "not_stale"]
+
+
+def test_events_that_vanish_take_their_rows_with_them(desk: Desk, service: Service) -> None:
+    events = logs(16)
+    desk.put(service.name, events)
+    publish(desk, service)
+    days = sorted(set(map(utc_day, events)))
+    for kept in (set(days[: len(days) // 2]), set[date]()):
+        desk.client.command(
+            "ALTER TABLE analytics.events DELETE WHERE service_name = {service:String} "
+            "AND _ds NOT IN {kept:Array(Date)}",
+            parameters={"service": service.name, "kept": sorted(kept)},
+            settings={"mutations_sync": 2},
+        )
+        publish(desk, service)
+        same(desk, service, [event for event in events if utc_day(event) in kept])
 
 
 DAMAGE = (
