@@ -22,6 +22,7 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     from data_platform.provisioning.alarms import provision_alarms
     from data_platform.provisioning.aws_calls import connect
     from data_platform.provisioning.buckets import bucket_plans, provision_bucket
+    from data_platform.provisioning.metrics_alarms import provision_metrics_alarms
     from data_platform.provisioning.queues import provision_route
     from data_platform.provisioning.routes import routes
     from data_platform.provisioning.statistics_alarms import provision_statistics_alarms
@@ -34,6 +35,7 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
         lambda: provision_alarms(clients.cloudwatch, settings, catalog, recorder),
         lambda: provision_statistics_alarms(clients.cloudwatch, settings, recorder),
         lambda: provision_unload_alarms(clients.cloudwatch, settings, recorder),
+        lambda: provision_metrics_alarms(clients.cloudwatch, settings, recorder),
     )
 
 
