@@ -71,9 +71,12 @@ class Verdict(StrEnum):
     AGAIN = "again"
 
 
-def verdict(statement: Statement | None, *, cancelled: bool) -> Verdict:
-    """What the warehouse's word means for a lost attempt."""
-    if statement is not None and statement.running:
+def verdict(statement: Statement | None, *, cancelled: bool, overdue: bool = False) -> Verdict:
+    """What the warehouse's word means for a lost attempt.
+
+    One that is `overdue` is not believed to run: its time-out has passed, the views show what a crash left in them.
+    """
+    if statement is not None and statement.running and not overdue:
         return Verdict.STOP if cancelled else Verdict.WAIT
     if cancelled:
         return Verdict.CANCEL

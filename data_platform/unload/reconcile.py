@@ -7,7 +7,7 @@ the next attempt follows. Many reconcilers may run: each takes the lease first.
 import logging
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from data_platform.clients import redshift
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 SWEEP_AFTER = timedelta(seconds=15)  # the worker that ended the attempt removes its files itself, if it lives
+OVERDUE_AFTER = timedelta(minutes=10)  # after the longest query: sessions and clocks have their margins
 LOST = outcome.Failure("WORKER_LOST", "the worker was lost while it unloaded", passing=True)
 
 
@@ -103,8 +104,9 @@ class Reconciler:
         target = target_of(self._settings, claim.request_id, claim.attempt)
         with redshift.connect(self._settings) as session:
             statement = warehouse.statement_of(session, target.url)
-            decided = outcome.verdict(statement, cancelled=claim.request.cancel_requested_at is not None)
-            if statement is not None and decided is Verdict.STOP:
+            cancelled = claim.request.cancel_requested_at is not None
+            decided = outcome.verdict(statement, cancelled=cancelled, overdue=self._overdue(claim))
+            if statement is not None and statement.running and decided is not Verdict.WAIT:
                 warehouse.stop(session, statement.pid)
         log.warning("%s attempt %d was left by its worker: %s", claim.request_id, claim.attempt, decided.value)
         try:
@@ -119,6 +121,15 @@ class Reconciler:
         except unload_claims.LostClaimError as error:
             log.warning("%s", error.message)
         return decided
+
+    def _overdue(self, claim: "Claim") -> bool:
+        """Whether the attempt began before anything that still runs can have begun."""
+        from data_platform.ledger import unload_claims
+
+        with self._ledger.connect() as connection:
+            attempt = unload_claims.attempt(connection, claim.request_id, claim.attempt)
+        longest = timedelta(seconds=self._settings.unload_max_seconds) + OVERDUE_AFTER
+        return attempt is not None and datetime.now(UTC) - attempt.started_at > longest
 
     def _adopt(self, claim: "Claim", target: UnloadTarget, statement: warehouse.Statement) -> None:
         options = UnloadOptions.model_validate(dict(claim.request.options))
