@@ -3,17 +3,25 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 import yaml
 from dagster import DagsterInstance
 
+from data_platform.build import build_defs
 from data_platform.errors import ConfigurationError
+from data_platform.jobs.pools import POOLS, ensure_pools
+from tests.desk.conftest import QUIET
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -69,6 +77,64 @@ def test_engines_are_protected_by_pools_and_the_queue_by_limits(instance: Dagste
     assert set(limits) == {"dagster/backfill", "data_platform/dataset"}
     assert limits["data_platform/dataset"]["value"] == {"applyLimitPerUniqueValue": True}, "one run a dataset, not one"
     assert type(instance.run_coordinator).__name__ == "QueuedRunCoordinator"
+
+
+@pytest.mark.integration
+def test_each_pool_gets_the_limit_it_was_given_a_reason_for_and_keeps_one_that_a_person_set(
+    instance: DagsterInstance,
+) -> None:
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("athena", 3)
+    assert ensure_pools(instance) == {name: pool.limit for name, pool in POOLS.items() if name != "athena"}
+    limits = {limit.name: limit.limit for limit in storage.get_pool_limits()}
+    assert {name: limits[name] for name in POOLS} == {"redshift": 4, "clickhouse": 4, "athena": 3, "postgres": 2}
+    assert ensure_pools(instance) == {}
+    used = {op.pool for op in _ops() if op.pool is not None}
+    assert used <= set(POOLS), "no op works in a pool that has no limit of its own"
+
+
+def _ops() -> list[dg.OpDefinition]:
+    repository = build_defs().get_repository_def()
+    return [node for name in repository.job_names for node in repository.get_job(name).all_node_defs]  # type: ignore[misc]
+
+
+@pytest.mark.integration
+def test_more_runs_than_a_pool_has_slots_wait_for_one(instance: DagsterInstance) -> None:
+    instance.event_log_storage.set_concurrency_slots("postgres", 2)
+    begun, go_on = Queue[str](), threading.Event()
+
+    @dg.op(pool="postgres")
+    def works(context: dg.OpExecutionContext) -> None:
+        begun.put(context.run_id)
+        assert go_on.wait(60)
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def job() -> None:
+        works()
+
+    def run() -> bool:
+        return job.execute_in_process(instance=instance, run_config=QUIET).success
+
+    with ThreadPoolExecutor(3) as threads:
+        try:
+            runs = [threads.submit(run) for _ in range(3)]
+            first = {begun.get(timeout=60), begun.get(timeout=60)}
+            waiting = _eventually(
+                lambda: instance.event_log_storage.get_concurrency_info("postgres").pending_step_count
+            )
+            assert waiting == 1
+            assert begun.empty(), "the third waits while both slots are taken"
+        finally:
+            go_on.set()
+        assert begun.get(timeout=60) not in first
+        assert all(each.result(60) for each in runs)
+
+
+def _eventually(ask: Callable[[], int]) -> int:
+    deadline = time.monotonic() + 60
+    while not (found := ask()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
 
 
 @pytest.mark.integration

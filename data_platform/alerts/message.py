@@ -8,6 +8,7 @@ from dataclasses import dataclass
 REASONS_SHOWN = 3
 SUBJECTS_SHOWN = 10
 REASON_LENGTH = 600
+NOBODY = "nobody"  # owner of what the catalogue names no owner for
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,11 @@ class Problem:
 
     owner: str
     subject: str
-    what: str  # "failed", or the name of the check that did not pass
+    what: str  # in the words of the title: "failed", "check not_null did not pass"
     partition: str | None
     reason: str
     next_step: str
-    run_id: str
+    run_id: str  # empty where no run is concerned
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,8 @@ def group(problems: Iterable[Problem], *, env: str, dagster_url: str | None) -> 
 
 def _single(owner: str, subject: str, problems: Sequence[Problem], env: str, dagster_url: str | None) -> Alert:
     title = f"[{env}] {subject}: {_what(problems)}"
-    return Alert(
-        owner, title, "\n".join([*_reasons(problems), *_where(problems, dagster_url), _why_you(owner, subject)])
-    )
+    lines = [*_reasons(problems), *_again(subject, problems), *_where(problems, dagster_url), _why_you(owner, subject)]
+    return Alert(owner, title, "\n".join(lines))
 
 
 def _summary(owner: str, subjects: dict[str, list[Problem]], env: str, dagster_url: str | None) -> Alert:
@@ -75,7 +75,7 @@ def _what(problems: Sequence[Problem]) -> str:
     parts: list[str] = []
     for what in dict.fromkeys(problem.what for problem in problems):
         days = sorted({p.partition for p in problems if p.what == what and p.partition is not None})
-        text = what if what == "failed" else f"check {what} did not pass"
+        text = what
         if len(days) == 1:
             text += f" for {days[0]}"
         elif days:
@@ -95,12 +95,24 @@ def _reasons(problems: Sequence[Problem]) -> list[str]:
     return lines
 
 
+def _again(subject: str, problems: Sequence[Problem]) -> list[str]:
+    """The command that makes the days of a dataset again; a subject without days is made otherwise."""
+    days = sorted({problem.partition for problem in problems if problem.partition is not None})
+    if not days or subject.count("/") != 1:
+        return []
+    return [f"To make the days again: data-platform backfill {subject} --from {days[0]} --to {days[-1]}"]
+
+
 def _where(problems: Sequence[Problem], dagster_url: str | None) -> list[str]:
-    runs = list(dict.fromkeys(problem.run_id for problem in problems))
+    runs = list(dict.fromkeys(problem.run_id for problem in problems if problem.run_id))
+    if not runs:
+        return []
     shown = [f"{dagster_url.rstrip('/')}/runs/{run}" if dagster_url else f"run {run}" for run in runs[:REASONS_SHOWN]]
     more = [f"and {len(runs) - REASONS_SHOWN} more runs"] if len(runs) > REASONS_SHOWN else []
     return ["Where in Dagster: " + ", ".join([*shown, *more])]
 
 
 def _why_you(owner: str, subject: str) -> str:
-    return f"Sent to {owner}, who owns {subject} in the data platform's catalogue."
+    if owner not in {"", NOBODY}:
+        return f"Sent to {owner}, who owns {subject} in the data platform's catalogue."
+    return "Sent to you because nobody else is named for it: see * in DATA_PLATFORM_ALERT_ROUTES."

@@ -74,7 +74,8 @@ class StageChecks:
                 breach = finding
         if breach is not None:
             raise BoundaryError(
-                breach.sentence, hint="the partition's later layers are not made until this check passes"
+                breach.sentence,
+                hint="do what the reason says; until the check passes, the day's later layers are not made",
             )
 
     def _wants(self, stage: Stage, name: str) -> bool:

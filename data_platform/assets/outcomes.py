@@ -60,12 +60,20 @@ class DayOutcome:
 
 
 NEXT_STEP: Mapping[Fault, str] = {
-    Fault.TRANSIENT: "Nothing yet: it is tried again by itself. If it stays, see whether the named system is up.",
-    Fault.THROTTLED: "Nothing yet: it is tried again later by itself.",
+    Fault.TRANSIENT: "Nothing yet: it is tried again by itself, at the latest by the next daily schedule. If it stays, "
+    "see whether the named system is up: data-platform doctor.",
+    Fault.THROTTLED: "Nothing yet: it is tried again by itself, at the latest by the next daily schedule. If it stays, "
+    "fewer runs have to go at once: lower the engine's pool in Dagster, under Deployment, Concurrency.",
     Fault.PERMANENT: "Correct the cause, then materialise the partition; it is not tried again by itself.",
-    Fault.CONFIGURATION: "Correct the setting, grant or table that is named, then materialise the partition.",
-    Fault.UNKNOWN: "Read the run's log; materialising the partition again is safe.",
+    Fault.CONFIGURATION: "Correct the setting, grant or table that is named (data-platform doctor finds most of it), "
+    "then materialise the partition.",
+    Fault.UNKNOWN: "Nobody foresaw this answer: read the run's log. Materialising the partition again is safe; if it "
+    "fails in the same way, it is a mistake in the platform, and its team has to know.",
 }
+WAITS = (
+    "Nothing: it is asked every half hour and made once its source is complete. Too long? Ask the source's owner; the "
+    "condition is source.ready in the catalogue."
+)
 
 
 def outcome_of(error: BaseException) -> DayOutcome:
@@ -75,8 +83,9 @@ def outcome_of(error: BaseException) -> DayOutcome:
         reason, hint = error.message, error.hint
     else:
         reason, hint = f"{type(error).__name__}: {error}".strip(), None
-    outcome = Outcome.HELD_BACK if isinstance(error, NotReadyError) else Outcome.FAILED
-    return DayOutcome(outcome, fault, reason[:2000], hint or NEXT_STEP[fault])
+    if isinstance(error, NotReadyError):
+        return DayOutcome(Outcome.HELD_BACK, fault, reason[:2000], WAITS)
+    return DayOutcome(Outcome.FAILED, fault, reason[:2000], hint or NEXT_STEP[fault])
 
 
 def read_outcome(observation: dg.AssetObservation) -> DayOutcome | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from data_platform.ledger.unload_requests import UnloadRequest
 
+MOST = 100  # a call; what is left is told by the next
 UNLOAD_REQUESTS = dg.AssetKey(["unload", "requests"])
 
 
@@ -54,12 +55,17 @@ def tell(
     *,
     request_id: str | None = None,
 ) -> int:
-    """Tell of every ended request that was not told of; returns how many. A crash in between tells one twice."""
+    """Tell of ended requests that were not told of, at most MOST; returns how many.
+
+    Each has a transaction of its own: a crash tells the one that it interrupts a second time, and no other.
+    """
     from data_platform.ledger import unload_reports
 
-    with ledger.begin() as connection:
-        ended = unload_reports.unreported(connection, request_id=request_id)
-        for request in ended:
-            report(event_of(request))
-            unload_reports.reported(connection, request)
-    return len(ended)
+    for told in range(MOST):
+        with ledger.begin() as connection:
+            ended = unload_reports.unreported(connection, request_id=request_id, limit=1)
+            if not ended:
+                return told
+            report(event_of(ended[0]))
+            unload_reports.reported(connection, ended[0])
+    return MOST

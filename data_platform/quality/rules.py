@@ -87,7 +87,7 @@ def check_rows(client: "Client", dataset: Dataset, ds: date, rules: Sequence[Rul
 def judge(dataset: Dataset, ds: date, rule: Rule, rows: int, value: object) -> Finding:
     """The finding for what was measured: breaching rows, or `(days, median)` for drift."""
     if isinstance(rule.check, RowDrift):
-        return _judge_drift(rule, rule.check, rows, value)
+        return _judge_drift(dataset, ds, rule, rule.check, rows, value)
     breaching = int(value or 0)  # pyright: ignore[reportArgumentType]
     facts: dict[str, int | float | str] = {"rows": rows, "breaching_rows": breaching}
     if breaching == 0:
@@ -97,8 +97,8 @@ def judge(dataset: Dataset, ds: date, rule: Rule, rows: int, value: object) -> F
         rule.name,
         False,
         f"{breaching:,} of {rows:,} rows of {dataset.key} {ds} breach the rule: {rule.description} "
-        "Look at them with the SQL in show_them; correct them at the source and materialise the day again, "
-        "or correct the rule in the catalogue.",
+        "SQL that shows them stands in the check's metadata in Dagster. Correct them at the source and materialise "
+        "the day again, or correct the rule in the catalogue.",
         rule.weight,
         facts,
     )
@@ -113,7 +113,7 @@ def rows_sql(dataset: Dataset, ds: date, check: Check) -> str:
     return f"SELECT * FROM {table} WHERE {where} AND ({_breach(check)}) LIMIT 100"
 
 
-def _judge_drift(rule: Rule, check: RowDrift, rows: int, value: object) -> Finding:
+def _judge_drift(dataset: Dataset, ds: date, rule: Rule, check: RowDrift, rows: int, value: object) -> Finding:
     days, median = value  # pyright: ignore[reportGeneralTypeIssues] - a tuple of ClickHouse
     days, median = int(days), float(median) if int(days) else 0.0
     facts: dict[str, int | float | str] = {"rows": rows, "median_rows": median, "days_compared": days}
@@ -127,8 +127,9 @@ def _judge_drift(rule: Rule, check: RowDrift, rows: int, value: object) -> Findi
     return Finding(
         rule.name,
         False,
-        f"{rows:,} rows where the median of the {days} partitions before is {median:,.0f}: {drift:.0%} off, "
-        f"{check.tolerance:.0%} is allowed. See whether the source is complete; if so, nothing is to be done.",
+        f"{dataset.key} {ds}: {rows:,} rows where the median of the {days} partitions before is {median:,.0f}, "
+        f"{drift:.0%} off; {check.tolerance:.0%} is allowed. See whether the source is complete; if so, nothing is to "
+        "be done.",
         rule.weight,
         facts,
     )

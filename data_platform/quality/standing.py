@@ -72,6 +72,7 @@ def judge_failed(dataset: Dataset, failed: Mapping[str, tuple[str, str]]) -> Fin
         return Finding(NONE_FAILED, True, "No partition is left failed.", facts={"failed_partitions": 0})
     days = sorted(failed)
     layer, reason = failed[days[-1]]
+    reason = reason if reason.endswith((".", "!", "?")) else f"{reason}."
     return Finding(
         NONE_FAILED,
         False,

@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_platform.alerts.delivery import Delivered, deliver
-from data_platform.alerts.message import Problem, group
+from data_platform.alerts.message import NOBODY, Problem, group
 from data_platform.alerts.routes import EVERYBODY_ELSE, read_routes
 from data_platform.clients import kafka
 from data_platform.errors import Fault, PlatformError, TransientError
@@ -132,20 +132,26 @@ def _observation(lag: Lag) -> dg.AssetObservation:
     )
 
 
+def problem_of(lag: Lag, limit: int) -> Problem:
+    """What a person is told of a group that is behind."""
+    return Problem(
+        NOBODY,
+        f"consumer group {lag.group}",
+        f"{lag.records:,} records behind in topic {lag.topic}",
+        None,
+        f"{lag.records:,} records of {lag.topic} wait to be read; the limit is {limit:,}.",
+        "See whether the group's consumer runs and what its log says. Kafka keeps records for the topic's retention: "
+        "what is not read by then is lost. This is told once, until the group has caught up.",
+        "",
+    )
+
+
 def _tell(settings: Settings, lag: Lag, recovered: int) -> bool:
     """Whether the alert went out, or nobody is to be told."""
     route = read_routes(settings).get(EVERYBODY_ELSE)
     if route is None:
         return True
-    problem = Problem(
-        "everybody",
-        f"consumer group {lag.group}",
-        f"{lag.records:,} records behind topic {lag.topic}",
-        None,
-        f"{lag.records:,} records of {lag.topic} wait; the limit is {settings.kafka_lag_limit:,}.",
-        "See whether the group's consumer runs and what its log says; records are kept for the topic's retention only.",
-        NAME,
-    )
+    problem = problem_of(lag, settings.kafka_lag_limit)
     alerts = group([problem], env=settings.env, dagster_url=settings.dagster_url)
     about = f"{NAME} {lag.name} {recovered}"
     outcomes = [each for alert in alerts for each in deliver(settings, route, replace(alert, about=about))]

@@ -6,7 +6,8 @@ change itself, starts nothing twice.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -93,18 +94,18 @@ def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookbac
         events: list[dg.AssetObservation] = []
         looked = 0
         turn = in_turn(datasets, read_cursor(context.cursor).next)
-        with redshift.connect(settings) as connection:
+        with _session(settings) as connection:
             for dataset in turn[:BATCH]:
                 if time.monotonic() > deadline:
                     break
                 try:
                     look = look_at(context.instance, settings, connection, dataset, last_days(dataset, now, lookback))
                 except Exception as error:
-                    fault = classify(error)
-                    if fault is Fault.UNKNOWN:
+                    fault, lost = classify(error), redshift.is_lost(error)
+                    if fault is Fault.UNKNOWN and not lost:
                         raise
                     context.log.warning("%s was not compared with its source: %s", dataset.key, error)
-                    if fault in AWAY:
+                    if lost or fault in AWAY:  # a lost answer to a question matters to nobody
                         break
                     look = Look()
                 looked += 1
@@ -120,6 +121,17 @@ def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookbac
         )
 
     return tick
+
+
+@contextmanager
+def _session(settings: Settings) -> "Generator[Connection]":
+    """A session of Redshift. One that was lost cannot be closed, which must not undo what was found before."""
+    connection = redshift.connect(settings)
+    try:
+        yield connection
+    finally:
+        with suppress(Exception):
+            connection.close()
 
 
 def look_at(

@@ -13,7 +13,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_platform.alerts.delivery import Delivered, deliver
-from data_platform.alerts.message import Problem, group
+from data_platform.alerts.message import NOBODY, Problem, group
 from data_platform.alerts.routes import read_routes, route_of
 from data_platform.assets.outcomes import NEXT_STEP, Outcome, read_outcome
 from data_platform.catalog import Catalog
@@ -26,7 +26,10 @@ DEADLINE_S = 40.0  # Dagster gives a tick 60 s
 BATCH = 50
 ATTEMPTS = 5
 WILL_RETRY_TAG = "dagster/will_retry"
-NOBODY = "nobody"
+PROCESS_ENDED = (
+    "See in the run's log what ended it: mostly memory, or a machine that went away. Then choose Re-execute from "
+    "failure on its page: days that are finished are left alone."
+)
 
 
 class Cursor(BaseModel):
@@ -154,20 +157,45 @@ def problems_of_run(instance: dg.DagsterInstance, catalog: Catalog, run: dg.Dags
         subject, owner = _subject(catalog, evaluation.asset_key)
         if (subject, evaluation.partition) in days:
             continue  # the day's failure tells it already
-        reason = evaluation.description or "the check gives no reason"
-        step = f"Open the check {evaluation.check_name} of {evaluation.asset_key.to_user_string()} in Dagster."
-        yield Problem(owner, subject, evaluation.check_name, evaluation.partition, reason, step, run.run_id)
+        what = f"check {evaluation.check_name} did not pass"
+        reason, step = reason_of_check(evaluation), step_of_check(evaluation)
+        yield Problem(owner, subject, what, evaluation.partition, reason, step, run.run_id)
     if run.status is dg.DagsterRunStatus.FAILURE and not days:
         yield _failure_itself(instance, catalog, run)
 
 
+def reason_of_check(evaluation: dg.AssetCheckEvaluation) -> str:
+    """Its sentence; of a check that has none, what it measured."""
+    if evaluation.description:
+        return evaluation.description
+    measured = {name: value.value for name, value in evaluation.metadata.items() if hasattr(value, "value")}
+    if "detail" in measured:
+        return str(measured["detail"])
+    return "; ".join(f"{name} is {value}" for name, value in measured.items()) or "the check tells nothing"
+
+
+def step_of_check(evaluation: dg.AssetCheckEvaluation) -> str:
+    """Where to look, and what puts it right where one command does."""
+    key = evaluation.asset_key
+    where = f"Its numbers are in the check {evaluation.check_name} of {key.to_user_string()}, in Dagster."
+    match key.path[0]:
+        case "summaries":
+            again = "data-platform metrics rebuild; if it differs again, materialise it in Dagster with full: true."
+            return f"Bring it up to date: {again} {where}"
+        case "user_statistics":
+            return f"data-platform statistics audit FILE tells every word; the file is the run's partition. {where}"
+        case _:
+            return f"Do what the reason says. {where}"
+
+
 def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.DagsterRun) -> Problem:
     """A run that failed and left no outcome: its op's error, or that its process ended."""
-    reason = "its process ended before it was finished"
+    reason, step = "its process ended before it was finished", PROCESS_ENDED
     for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         data = record.dagster_event.step_failure_data if record.dagster_event is not None else None
         if data is None:
             continue
+        step = NEXT_STEP[Fault.UNKNOWN]
         told = data.user_failure_data.description if data.user_failure_data is not None else None
         reason = told or (data.error.message.strip() if data.error is not None else reason)
     keys = sorted(run.asset_selection or (), key=lambda key: tuple(key.path))
@@ -180,7 +208,7 @@ def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.Dags
         "failed",
         run.tags.get("dagster/partition"),
         reason,
-        hint or NEXT_STEP[Fault.UNKNOWN],
+        hint or step,
         run.run_id,
     )
 

@@ -1,11 +1,8 @@
 """Alerts: grouped, routed, limited, told once, harmless when nobody listens; by real ticks, against a web server."""
 
-import json
 import random
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +19,17 @@ from data_platform.errors import ConfigurationError, PlatformError
 from data_platform.sensors.run_failure import Cursor, alert_sensor
 from data_platform.settings import Settings
 from tests.desk.conftest import catalog_of, dataset_of, platform_of
+from tests.desk.slack import Slack, settings_of, slack
 
+__all__ = ["slack"]  # the fixture
 ORDERS = dataset_of("orders")
 CATALOG = catalog_of(ORDERS)
-
-
-class Slack:
-    """A web server that takes webhooks' posts; `answer` decides the status of each."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.answer: Callable[[], int] = lambda: 200
-        slack = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = slack.answer()
-                if status == 200:
-                    slack.texts.append(body["text"])
-                self.send_response(status)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/services/T/B/x"
-
-
-@pytest.fixture
-def slack() -> Iterator[Slack]:
-    server = Slack()
-    yield server
-    server.server.shutdown()
-    server.server.server_close()
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as found:
         yield found
-
-
-def settings_of(home: Path, slack: Slack | None, **more: Any) -> Settings:
-    routes = None if slack is None else SecretStr(json.dumps({"*": {"slack": slack.url}}))
-    return Settings(home=home, env="prod", alert_routes=routes, dagster_url="https://dagster", **more)
 
 
 def fail_days(instance: dg.DagsterInstance, *days: str, reason: str = "column amount holds 'x'") -> str:

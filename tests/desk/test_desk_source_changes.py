@@ -1,6 +1,7 @@
 """Restated and completed days, found by real ticks against the embedded warehouse; crashes between every two steps."""
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,10 +10,20 @@ import dagster as dg
 import pytest
 
 from data_platform.assets.keys import Stage, stage_key
+from data_platform.build import build_defs
+from data_platform.errors import TransientError
 from data_platform.sensors.restated import in_turn, restated_sensor
 from tests.desk.conftest import catalog_of, dataset_of, platform_of
 
 YESTERDAY, DAY_BEFORE = ((datetime.now(UTC) - timedelta(days=n)).date().isoformat() for n in (1, 2))
+
+
+OUTAGES_OF: dict[str, dict[str, str]] = {
+    "redshift.refuse_connection": {},
+    "redshift.drop_connection": {"sql": "SELECT day, COUNT*"},
+    "redshift.error": {"sql": "SELECT day, COUNT*"},
+}
+OUTAGES = tuple(OUTAGES_OF)
 
 
 class Ticks:
@@ -93,9 +104,35 @@ def test_a_day_that_was_held_back_is_asked_for_when_its_source_is_complete(desk:
     assert ticks.tick() == []
 
 
+@pytest.mark.integration
+def test_a_table_that_is_gone_hides_no_other_and_a_warehouse_that_is_away_ends_the_tick(
+    cloud: Any, desk: Callable[..., Any]
+) -> None:
+    orders = desk("orders_seen_still")
+    gone = dataset_of("a_table_that_is_gone")
+    catalog = catalog_of(gone, orders.dataset)
+    job = build_defs(orders.settings, catalog=catalog).resolve_job_def("market_daily")
+    orders.put(YESTERDAY, (1, 1))
+    key = stage_key(Stage.UNLOAD, orders.dataset)
+    orders.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=YESTERDAY))
+    ticks = Ticks(orders)
+    ticks.sensor = restated_sensor(catalog, dg.DefaultSensorStatus.STOPPED, lookback=3, jobs=[job])
+    assert ticks.tick() == []
+    orders.put(YESTERDAY, (1, 2))
+    faults = cloud.faults("warehouse")
+    lost = faults.arm("redshift.drop_connection", match={"sql": "SELECT day, COUNT*orders_seen_still*"})
+    assert ticks.tick() == []
+    assert faults.struck(lost) == 1
+    assert "orders_seen_still" in (ticks.cursor or ""), "the next tick goes on where this one ended"
+    assert days_of(ticks.tick()) == {YESTERDAY}
+
+
 @pytest.mark.scenario
-def test_a_hundred_ticks_with_crashes_lose_no_change_and_double_none(desk: Callable[..., Any]) -> None:
+def test_a_hundred_ticks_with_crashes_and_outages_lose_no_change_and_double_none(
+    cloud: Any, desk: Callable[..., Any]
+) -> None:
     orders = desk("orders_hundred")
+    faults, struck = cloud.faults("warehouse"), Counter[str]()
     chance = random.Random(7)
     key = stage_key(Stage.UNLOAD, orders.dataset)
     orders.put(YESTERDAY, (1, 0))
@@ -110,7 +147,15 @@ def test_a_hundred_ticks_with_crashes_lose_no_change_and_double_none(desk: Calla
             orders.put(YESTERDAY, (1, value))
         dies = chance.choice([None, None, "evaluation", "events"])
         crashes += dies is not None
-        started = ticks.tick(dies=dies)
+        kind = chance.choice(OUTAGES) if chance.random() < 0.2 else None
+        fault = None if kind is None else faults.arm(kind, times=None, match=OUTAGES_OF[kind])
+        try:
+            started = ticks.tick(dies=dies)
+        except TransientError:  # Redshift takes no connection: the tick fails and keeps nothing
+            started = []
+        if kind is not None and fault is not None:
+            struck[kind] += faults.struck(fault)
+            faults.clear()
         assert len(started) <= 1
         if started:  # its run makes what the source holds now
             made = value
@@ -122,6 +167,7 @@ def test_a_hundred_ticks_with_crashes_lose_no_change_and_double_none(desk: Calla
             runs += 1
             orders.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=YESTERDAY))
     assert crashes > 20
+    assert min(struck[kind] for kind in OUTAGES) > 0
     assert made == value, "the newest change was made"
     assert 5 < runs <= changes, "no change was made twice"
 
