@@ -84,7 +84,7 @@ def build_defs(
     assets = [
         *source_specs(datasets),
         *(dataset_assets(dataset) for dataset in datasets),
-        *(summary_assets(service) for service in catalog.services.values()),
+        *(summary_assets(service, settings) for service in catalog.services.values()),
         *user_statistics_assets(catalog.statistics),
         unload_requests_spec(),
     ]

@@ -8,6 +8,7 @@ from data_platform.catalog.ddl import qualified, quote
 from data_platform.catalog.models import Service
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from clickhouse_connect.driver.client import Client
     from mypy_boto3_s3 import S3Client
 
@@ -24,17 +25,21 @@ def export_summary(client: "Client", s3: "S3Client", bucket: str, service: Servi
 
     The key is always the same, so a reader sees the old table or the new one.
     """
-    import pyarrow.parquet as pq
-
     chosen = metric_called(metric)
     order = ", ".join(quote(column) for column in (chosen.day, *chosen.key))
     table = client.query_arrow(
         f"SELECT * FROM {qualified('analytics', table_of(service, metric))} ORDER BY {order}",
         settings={"output_format_arrow_string_as_string": 1, "output_format_arrow_low_cardinality_as_dictionary": 0},
     )
+    return put_export(s3, bucket, export_prefix(service, metric), metric, table)
+
+
+def put_export(s3: "S3Client", bucket: str, prefix: str, metric: str, table: "pa.Table") -> tuple[str, int]:
+    """Put the rows as `<prefix><metric>.parquet` and remove every other object below `prefix`; its URL and bytes."""
+    import pyarrow.parquet as pq
+
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    prefix = export_prefix(service, metric)
     key = f"{prefix}{metric}.parquet"
     body = buffer.getvalue()
     s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/vnd.apache.parquet")

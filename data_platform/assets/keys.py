@@ -42,6 +42,11 @@ def summary_key(service: Service, metric: str) -> dg.AssetKey:
     return dg.AssetKey(["summaries", service.prefix, metric])
 
 
+def summaries_op(service: Service) -> str:
+    """Name of the operation that computes a service's summaries."""
+    return f"summaries__{service.prefix}"
+
+
 def upstream_keys(stage: Stage, dataset: Dataset) -> list[dg.AssetKey]:
     """What a layer of a dataset reads."""
     stages = stages_of(dataset)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
+from data_platform.analytics.athena import checks as athena_checks
 from data_platform.analytics.blocks import refresh_blocks
 from data_platform.analytics.charts import chart
 from data_platform.analytics.checks import check_names, check_summary
@@ -15,20 +16,27 @@ from data_platform.analytics.page import publish_page
 from data_platform.analytics.report import Executions, reported
 from data_platform.analytics.sql_files import statement
 from data_platform.analytics.summaries import DATABASE, Summary, rebuild_summaries
-from data_platform.assets.keys import Stage, summary_key
+from data_platform.assets.athena_summaries import rebuild_on_athena
+from data_platform.assets.keys import Stage, summaries_op, summary_key
 from data_platform.catalog.models import Service
 from data_platform.clients import aws, clickhouse
 from data_platform.loading.lock import PartitionLocks, worker_name
 from data_platform.resources.settings import SettingsResource
 from data_platform.settings import Settings
 
-EVENTS = dg.AssetKey([Stage.CLICKHOUSE.value, "analytics", "events"])
+Engine = Literal["clickhouse", "athena"]
+# What an engine reads: Athena needs no ClickHouse.
+EVENTS = {
+    "clickhouse": dg.AssetKey([Stage.CLICKHOUSE.value, "analytics", "events"]),
+    "athena": dg.AssetKey([Stage.CURATED.value, "analytics", "events"]),
+}
 
 
 class SummaryConfig(dg.Config):
-    """`full`: compute every row anew instead of those that may have changed."""
+    """`full`: compute every row anew instead of those that may have changed. `engine`: not the service's, this one."""
 
     full: bool = False
+    engine: Engine | None = None
 
 
 def with_defaults(service: Service, settings: Settings) -> Service:
@@ -47,18 +55,20 @@ def executions_tag(executions: Executions, summaries: Sequence[Summary], bytes_r
     }
 
 
-def summary_assets(entry: Service) -> dg.AssetsDefinition:
-    """All metrics of one service, with their checks."""
+def summary_assets(entry: Service, settings: Settings | None = None) -> dg.AssetsDefinition:
+    """All metrics of one service, with their checks; the engine is the catalogue's, else the settings'."""
+    engine: Engine = entry.engine or (settings.metrics_engine if settings is not None else "clickhouse")
+    names = athena_checks.check_names if engine == "athena" else check_names
 
     @dg.multi_asset(
-        name=f"summaries__{entry.prefix}",
+        name=summaries_op(entry),
         specs=[
             dg.AssetSpec(
                 summary_key(entry, metric.name),
-                deps=[EVENTS],
+                deps=[EVENTS[engine]],
                 description=f"{metric.description} A day is a calendar day in {entry.time_zone}.",
                 group_name="summaries",
-                kinds={"clickhouse", "sql"},
+                kinds={engine, "sql"},
                 owners=[entry.owner],
                 skippable=True,
                 metadata={
@@ -70,18 +80,19 @@ def summary_assets(entry: Service) -> dg.AssetsDefinition:
             for metric in METRICS.values()
         ],
         check_specs=[
-            dg.AssetCheckSpec(name, asset=summary_key(entry, metric))
-            for metric in METRICS
-            for name in check_names(metric)
+            dg.AssetCheckSpec(name, asset=summary_key(entry, metric)) for metric in METRICS for name in names(metric)
         ],
         can_subset=True,
-        pool="clickhouse",
+        pool=engine,
     )
     def rebuild(context: dg.AssetExecutionContext, config: SummaryConfig, platform: SettingsResource) -> Iterator[Any]:
         settings = platform.load()
         service = with_defaults(entry, settings)
         run_date = datetime.now(UTC).date()
         chosen = [metric for metric in METRICS if summary_key(service, metric) in context.selected_asset_keys]
+        if (config.engine or engine) == "athena":
+            yield from rebuild_on_athena(context, settings, service, chosen, run_date, full=config.full)
+            return
         client = clickhouse.connect(settings, query_tags={"run": context.run.run_id, "service": service.name})
         executions = Executions(service.name, "clickhouse", len(chosen))
         try:

@@ -248,6 +248,7 @@ class Service(Model):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
     time_zone: str = "UTC"
     min_data_date: date | None = None
+    engine: Literal["clickhouse", "athena"] | None = None  # where its metrics are computed; None: as the settings say
     owner: Owner = "team:product-analytics"
     conversion: ConversionSteps = ConversionSteps()
     cohorts: CohortAges = CohortAges()
@@ -275,7 +276,7 @@ class UserStatistics(Model):
     refuse_inactive_users: Annotated[bool, Field(description="Reject rows of users that are not active.")] = False
     encoding: Annotated[str, AfterValidator(_text_encoding), Field(description="Encoding of the files.")] = "utf-8"
     chunk_rows: Annotated[int, Field(ge=1, le=1_000_000, description="Rows of one transaction.")] = 50_000
-    parallel_chunks: Annotated[int, Field(ge=1, le=5, description="Transactions at once.")] = 5
+    parallel_chunks: Annotated[int, Field(ge=1, le=5, description="Transactions at once.")] = 3
     max_bytes: Annotated[int, Field(ge=1, description="Largest text of a file, unpacked, in bytes.")] = 4 * 1024**3
     max_audit_errors: Annotated[
         int, Field(ge=0, description="Rejected rows of a file that are written to audit_logs.")

@@ -20,6 +20,7 @@ class Engine(StrEnum):
     """Where the metrics are computed."""
 
     CLICKHOUSE = "clickhouse"
+    ATHENA = "athena"
 
 
 @app.callback()
@@ -37,7 +38,10 @@ def rebuild(
     last: Annotated[
         datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Curate and load no UTC day after this one.")
     ] = None,
-    engine: Annotated[Engine, typer.Option(help="Where the metrics are computed.")] = Engine.CLICKHOUSE,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(help="Where the metrics are computed, instead of where the catalogue and the settings say."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the seven tables up to date with the raw logs: curate and load what is missing, recompute what changed.
@@ -61,12 +65,13 @@ def rebuild(
             build_defs(settings, catalog=catalog),
             instance,
             services,
+            engine=None if engine is None else engine.value,
             first=None if first is None else first.date(),
             last=None if last is None else last.date(),
             tell=lambda line: err.print(line, markup=False, soft_wrap=True),
         )
     if as_json:
-        print_json(summary.as_dict() | {"engine": engine.value})
+        print_json(summary.as_dict() | {"engine": "" if engine is None else engine.value})
     else:
         _print(summary)
     if summary.failed_checks:

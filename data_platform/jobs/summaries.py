@@ -10,7 +10,7 @@ import dagster as dg
 
 from data_platform.analytics.export import PREFIX
 from data_platform.analytics.metrics import METRICS
-from data_platform.assets.keys import Stage, summary_key
+from data_platform.assets.keys import Stage, summaries_op, summary_key
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset, OtelLogsSource, Service
 from data_platform.clients import aws, clickhouse
@@ -57,6 +57,7 @@ class RunSummary:
     loaded_days: int = 0
     left_days: int = 0  # changed days outside the range that was asked for, and today
     blocks_bytes_read: int = 0
+    blocks_cost_usd: float = 0.0
     failed_checks: list[str] = field(default_factory=list[str])
 
     @property
@@ -67,7 +68,7 @@ class RunSummary:
     @property
     def estimated_cost_usd(self) -> float:
         """What the engine charged for them."""
-        return round(sum(table.estimated_cost_usd for table in self.tables), 6)
+        return round(self.blocks_cost_usd + sum(table.estimated_cost_usd for table in self.tables), 6)
 
     def as_dict(self) -> dict[str, Any]:
         """The summary as it is printed and logged."""
@@ -108,33 +109,40 @@ def rebuild_metrics(
     instance: dg.DagsterInstance,
     services: Sequence[Service],
     *,
+    engine: str | None = None,
     first: date | None = None,
     last: date | None = None,
     tell: Tell = lambda _: None,
 ) -> RunSummary:
     """The tables of `services` from the raw logs as they are: curate and load what is missing, then compute.
 
+    `engine` computes all of them there, whatever the catalogue says; with all services on Athena nothing is loaded.
+
     `first`..`last` limits which UTC days are curated and loaded; the tables show every day that is loaded, and days
     left out are taken in by the next run without limits. Raises PlatformError with the reason of a failed run.
     """
     end_abandoned(instance)
     curated = loaded = left = 0
+    on_clickhouse = any((engine or each.engine or settings.metrics_engine) == "clickhouse" for each in services)
+    stages = (Stage.CURATED, Stage.CLICKHOUSE) if on_clickhouse else (Stage.CURATED,)
     for dataset in catalog.datasets.values():
         if isinstance(dataset.source, OtelLogsSource):
             s3 = aws.s3(settings)
             changed = stale_days(settings, s3, dataset)
             stale = _between(changed, first, last)
             if stale:
-                tell(f"{len(stale)} days of {dataset.key} are curated and loaded, {stale[0]} to {stale[-1]}")
-                _run(definitions, catalog, instance, dataset, stale, (Stage.CURATED, Stage.CLICKHOUSE), tell)
-            unloaded = _unloaded_days(settings, s3, dataset)
+                what = "curated and loaded" if on_clickhouse else "curated"
+                tell(f"{len(stale)} days of {dataset.key} are {what}, {stale[0]} to {stale[-1]}")
+                _run(definitions, catalog, instance, dataset, stale, stages, tell)
+            unloaded = _unloaded_days(settings, s3, dataset) if on_clickhouse else []
             behind = _between(unloaded, first, last)
             if behind:
                 tell(f"{len(behind)} days of {dataset.key} are loaded, {behind[0]} to {behind[-1]}")
                 _run(definitions, catalog, instance, dataset, behind, (Stage.CLICKHOUSE,), tell)
-            curated, loaded = curated + len(stale), loaded + len(stale) + len(behind)
+            curated += len(stale)
+            loaded += len(behind) + (len(stale) if on_clickhouse else 0)
             left += len({*changed, *unloaded} - {*stale, *behind})
-    summary = run_summaries(definitions, instance, services, settings=settings)
+    summary = run_summaries(definitions, instance, services, settings=settings, engine=engine)
     summary.curated_days, summary.loaded_days, summary.left_days = curated, loaded, left
     return summary
 
@@ -145,6 +153,7 @@ def run_summaries(
     services: Sequence[Service] | None = None,
     *,
     settings: Settings | None = None,
+    engine: str | None = None,
 ) -> RunSummary:
     """Compute every metric of `services` (all by default) as one Dagster run. Raises PlatformError on failure."""
     started = time.monotonic()
@@ -152,14 +161,18 @@ def run_summaries(
     selection = None
     if services is not None:
         selection = [summary_key(service, metric) for service in services for metric in METRICS]
+    config: dict[str, Any] = dict(QUIET)
+    if engine is not None and services is not None:
+        config["ops"] = {summaries_op(service): {"config": {"engine": engine}} for service in services}
     result = job.execute_in_process(
-        instance=instance, run_config=QUIET, tags=process_tags(), raise_on_error=False, asset_selection=selection
+        instance=instance, run_config=config, tags=process_tags(), raise_on_error=False, asset_selection=selection
     )
     if not result.success:
         raise PlatformError(f"the summaries failed: {_reason(result)}", hint=f"see run {result.run_id} in Dagster")
     made = [event.materialization for event in result.get_asset_materialization_events()]
     tables = [_table_result(each) for each in made]
     blocks = {each.asset_key.path[1]: int(_number(each, "blocks_bytes_read")) for each in made}  # once a service
+    costs = {each.asset_key.path[1]: _number(each, "blocks_cost_usd") for each in made}
     failed = [
         f"{'/'.join(each.asset_key.path[1:])}: {each.check_name}: {each.metadata['detail'].value}"
         for each in result.get_asset_check_evaluations()
@@ -174,6 +187,7 @@ def run_summaries(
         execution_time=time.monotonic() - started,
         tables=tables,
         blocks_bytes_read=sum(blocks.values()),
+        blocks_cost_usd=sum(costs.values()),
         failed_checks=failed,
     )
 

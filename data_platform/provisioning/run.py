@@ -39,6 +39,12 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     )
 
 
+def _athena(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
+    from data_platform.provisioning.athena import provision_athena
+
+    provision_athena(settings, catalog, recorder)
+
+
 def _kafka(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     from data_platform.provisioning.topics import provision_topics
 
@@ -60,6 +66,7 @@ def _clickhouse(settings: Settings, catalog: Catalog, recorder: Recorder) -> Non
 # A part is imported when it runs: each brings its engine's client with it.
 PARTS: Mapping[str, Part] = {
     "aws": Part("aws_region", _aws),
+    "athena": Part("aws_region", _athena),
     "kafka": Part("kafka_bootstrap_servers", _kafka),
     "postgres": Part("postgres_url", _postgres),
     "clickhouse": Part("clickhouse_host", _clickhouse),

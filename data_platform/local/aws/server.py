@@ -44,6 +44,7 @@ class AwsEngine:
         """Serve on `context.ports["http"]`; returns the variables every AWS SDK reads."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request otherwise
+        logging.getLogger("sqlglot").setLevel(logging.WARNING)  # one line per index of an array otherwise
         self._store = StateStore(context.state)
         objects.install(self._store.blobs)
         listing.install()

@@ -130,6 +130,9 @@ SAYS = (
     ("array_join(transform(sequence(3, 1), x -> CAST(x AS varchar)), ',')", "3,2,1"),
     ("1e7", "1.0E7"),
     ("element_at(ARRAY[DATE '2024-01-01'], 1)", "2024-01-01"),
+    ("ARRAY[5, 6, 7][2]", "6"),
+    ("ARRAY[5, 6, 7][cardinality(ARRAY[1, 2])]", "6"),
+    ("max(x) OVER () FROM (SELECT ARRAY[5, 6, 7][n] AS x FROM (VALUES (2)) AS t(n)) AS u", "6"),
 )
 
 

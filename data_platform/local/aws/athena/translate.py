@@ -26,7 +26,6 @@ t_plus(d DATE, i INTERVAL) AS CAST(d + i AS DATE), (d TIMESTAMP, i INTERVAL) AS 
 t_trunc(u, d DATE) AS CAST(date_trunc(u, d) AS DATE), (u, d TIMESTAMP) AS date_trunc(u, d), (u, d TIMESTAMPTZ) AS date_trunc(u, d)
 t_divide(a, b) AS CASE WHEN b = 0 THEN error('DIVISION_BY_ZERO: Division by zero') ELSE a // b END
 t_map_get(m, k) AS CASE WHEN m IS NULL THEN NULL WHEN NOT map_contains(m, k) THEN error('INVALID_FUNCTION_ARGUMENT: Key not present in map: ' || k::VARCHAR) ELSE m[k] END
-t_days(a DATE, b DATE, i) AS CAST(generate_series(a, b, i) AS DATE[]), (a TIMESTAMP, b TIMESTAMP, i) AS generate_series(a, b, i)
 t_numbers(a, b) AS generate_series(a, b, CASE WHEN a <= b THEN 1 ELSE -1 END)
 t_greatest(a) AS CASE WHEN len(list_filter(a, lambda x: x IS NULL)) > 0 THEN NULL ELSE list_max(a) END
 t_least(a) AS CASE WHEN len(list_filter(a, lambda x: x IS NULL)) > 0 THEN NULL ELSE list_min(a) END
@@ -187,7 +186,9 @@ def _sequence(node: Any) -> exp.Expr:
     temporal = _kind(start) in {"date", "timestamp"} or isinstance(step, exp.Interval)
     if not temporal:
         return node if step is not None else _call("t_numbers", start, end)
-    return _call("t_days", start, end, step or _one(exp.Literal.string("day")))
+    # Written out: a macro of several forms inside a lateral join breaks DuckDB's binder.
+    series = _call("generate_series", start, end, step or _one(exp.Literal.string("day")))
+    return exp.cast(series, "DATE[]", dialect="duckdb") if _kind(start) == "date" else series
 
 
 def _cast(node: Any) -> exp.Expr:
@@ -199,6 +200,8 @@ def _cast(node: Any) -> exp.Expr:
 def _bracket(node: Any) -> exp.Expr:
     if len(node.expressions) == 1 and node.expressions[0].is_string:
         return _call("t_map_get", node.this, node.expressions[0])
+    if any(index.find(exp.Column) for index in node.expressions):
+        node.set("offset", 1)  # the parser shifts constant positions only, the generator all whose type is known
     return node
 
 
