@@ -20,6 +20,7 @@ from data_platform.assets.athena_summaries import rebuild_on_athena
 from data_platform.assets.keys import Stage, summaries_op, summary_key
 from data_platform.catalog.models import Service
 from data_platform.clients import aws, clickhouse
+from data_platform.errors import ConfigurationError
 from data_platform.loading.lock import PartitionLocks, worker_name
 from data_platform.resources.settings import SettingsResource
 from data_platform.settings import Settings
@@ -33,10 +34,21 @@ EVENTS = {
 
 
 class SummaryConfig(dg.Config):
-    """`full`: compute every row anew instead of those that may have changed. `engine`: not the service's, this one."""
+    """`full`: compute every row anew instead of those that may have changed. `engine`: this one, not the service's."""
 
     full: bool = False
-    engine: Engine | None = None
+    engine: str = ""  # clickhouse or athena; Dagster's config knows no optional literals
+
+    @property
+    def chosen(self) -> Engine | None:
+        """The engine that was asked for. Raises ConfigurationError for a name that is none."""
+        match self.engine:
+            case "":
+                return None
+            case "clickhouse" | "athena":
+                return self.engine
+            case _:
+                raise ConfigurationError(f"no engine {self.engine!r}", hint="engines: clickhouse, athena")
 
 
 def with_defaults(service: Service, settings: Settings) -> Service:
@@ -90,7 +102,7 @@ def summary_assets(entry: Service, settings: Settings | None = None) -> dg.Asset
         service = with_defaults(entry, settings)
         run_date = datetime.now(UTC).date()
         chosen = [metric for metric in METRICS if summary_key(service, metric) in context.selected_asset_keys]
-        if (config.engine or engine) == "athena":
+        if (config.chosen or engine) == "athena":
             yield from rebuild_on_athena(context, settings, service, chosen, run_date, full=config.full)
             return
         client = clickhouse.connect(settings, query_tags={"run": context.run.run_id, "service": service.name})
