@@ -16,8 +16,9 @@ from data_platform.clients import aws, postgres
 from data_platform.errors import PlatformError
 from data_platform.resources.settings import SettingsResource
 from data_platform.settings import Settings
-from data_platform.statistics.apply import PYTHON_LEVELS, Outcome, apply_file
+from data_platform.statistics.apply import apply_file
 from data_platform.statistics.errors import Level, ProcessingError
+from data_platform.statistics.outcome import PYTHON_LEVELS, Outcome
 from data_platform.statistics.source import FileVersion, find, parse_url
 
 GROUP = "user_statistics"

@@ -14,9 +14,9 @@ from data_platform.settings import load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from data_platform.statistics.apply import Outcome
-    from data_platform.statistics.apply import Progress as Step
     from data_platform.statistics.errors import Level
+    from data_platform.statistics.outcome import Outcome
+    from data_platform.statistics.outcome import Progress as Step
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 AUDIT_COLUMNS = ("at", "level", "event", "error_class", "line", "column", "value", "rule", "message")
@@ -71,7 +71,7 @@ def history(
     status: Annotated[str | None, typer.Option(help="RUNNING, DONE, REFUSED, FAILED or ABANDONED.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What was done with which file, newest first."""
+    """List what was done with which file, newest first."""
     from data_platform.statistics import runs
 
     with _ledger() as connection:
@@ -88,7 +88,7 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many lines.")] = 1000,
     as_json: JsonOption = False,
 ) -> None:
-    """Every word about a file: starts, rejected rows with line, value and reason, ends."""
+    """Show every word about a file: starts, rejected rows with line, value and reason, ends."""
     from data_platform.statistics import runs
 
     with _ledger() as connection:

@@ -17,8 +17,8 @@ from data_platform.clients import aws, postgres
 from data_platform.errors import ConfigurationError
 from data_platform.provisioning.routes import statistics_route
 from data_platform.resources.settings import SettingsResource
-from data_platform.statistics.apply import TIMEOUT_S
 from data_platform.statistics.inbox import BATCH, Inbox, Message, MessageError, parse_message
+from data_platform.statistics.outcome import TIMEOUT_S
 from data_platform.statistics.runs import finished
 from data_platform.statistics.source import FileVersion, find
 

@@ -3,7 +3,6 @@
 Each step commits with its ledger rows, so that a run killed anywhere is taken up where it ended by the next one.
 """
 
-import logging
 import os
 import socket
 import threading
@@ -16,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from data_platform.catalog.models import UserStatistics
 from data_platform.clients import postgres
 from data_platform.clients.retry import retrying
-from data_platform.statistics.chunks import ChunkError, ChunkEvent, apply_chunks, note_failure, open_chunks
-from data_platform.statistics.compare import Comparison, compare
+from data_platform.statistics.chunks import ChunkEvent, apply_chunks, open_chunks
+from data_platform.statistics.compare import Comparison, SecondReading
 from data_platform.statistics.errors import Level, ProcessingError, RowError
-from data_platform.statistics.lease import FileLease
+from data_platform.statistics.failures import as_processing_error, note
+from data_platform.statistics.lease import FileLease, writing
+from data_platform.statistics.outcome import Limits, Outcome, Progress, Tell, already_done, log_line, outcome_of
 from data_platform.statistics.rejects import sample, write_rejects
 from data_platform.statistics.runs import (
     Done,
@@ -27,7 +28,6 @@ from data_platform.statistics.runs import (
     begin,
     begin_dry,
     drop_forgotten,
-    fail,
     finish,
     state,
     verdict_of,
@@ -41,77 +41,7 @@ if TYPE_CHECKING:
 
     from data_platform.ledger.locks import Lock
 
-log = logging.getLogger("data_platform.statistics")
-
-TIMEOUT_S = 15 * 60.0  # the limit of the system this one replaces; now a sign that something hangs
-LEASE_S = 30.0
 SAMPLE = 20  # rejects that are told in full; all of them stand in the reject file
-PYTHON_LEVELS = {
-    Level.INFO: logging.INFO,
-    Level.WARN: logging.WARNING,
-    Level.ERROR: logging.ERROR,
-    Level.FATAL: logging.CRITICAL,
-}
-Tell = Callable[[Level, str], None]
-
-
-def log_line(level: Level, line: str) -> None:
-    """Write to the process's log, with the level's own word in the line."""
-    log.log(PYTHON_LEVELS[level], "%s", line)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What is being done, and rows so far of how many.
-
-    Steps: `reading`, `staged` (in the transaction), `planned`, `upserted` and `written` (a chunk, in its transaction),
-    `committed`, `comparing`, `finished`.
-    """
-
-    step: str
-    done: int = 0
-    total: int | None = None
-    chunk: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds: the longest a run may take, the lease of its lock, how long to wait for another run's lock."""
-
-    timeout_s: float = TIMEOUT_S
-    lease_s: float = LEASE_S
-    wait_s: float = LEASE_S * 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a file ended. `status`: DONE, REFUSED, ALREADY_DONE, DRY_RUN. Rows without the header."""
-
-    status: str
-    file: FileVersion
-    run_id: uuid.UUID | None
-    records: int
-    inserted: int
-    updated: int
-    unchanged: int
-    rejected: int
-    withheld: int
-    chunks: int
-    inconsistencies: int | None
-    reject_url: str | None
-    reason: str | None
-    seconds: float
-    rejects: tuple[RowError, ...] = ()
-
-    @property
-    def applied(self) -> int:
-        """Rows the table has as the file says."""
-        return self.inserted + self.updated + self.unchanged
-
-    @property
-    def conserved(self) -> bool:
-        """Whether every record went somewhere."""
-        return self.records == self.applied + self.rejected + self.withheld
 
 
 @dataclass
@@ -125,7 +55,11 @@ class FileRun:
     limits: Limits
     tell: Tell
     on_progress: Callable[[Progress], None]
+    second: SecondReading = field(init=False)
     begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.second = SecondReading(self.engine, self.s3, self.file, self.options, check=self.check_time)
 
     @property
     def seconds(self) -> float:
@@ -181,13 +115,13 @@ def apply_file(
             lease_s=work.limits.lease_s,
             wait_s=work.limits.wait_s,
         )
-        with lease:
+        with lease, work.second:
             return _locked(work, lease.lock, again=again, dagster_run_id=dagster_run_id)
     except ProcessingError as error:
         tell(error.level, f"{error.level} {error.message} rule={error.rule}")
         raise
     except Exception as error:
-        failure = _as_processing_error(error, file)
+        failure = as_processing_error(error, file)
         if failure is None:
             raise
         tell(failure.level, f"{failure.level} {failure.message} rule={failure.rule}")
@@ -200,21 +134,21 @@ def _locked(work: FileRun, lock: "Lock", *, again: bool, dagster_run_id: str | N
         found = _begin(work, lock, again=True, dagster_run_id=dagster_run_id)
     if isinstance(found, Done):
         work.tell(Level.INFO, f"INFO ALREADY_DONE {work.file.identity} finished at {found.row['finished_at']}")
-        return _already(found.row, work)
+        return already_done(found.row, work.file, work.seconds)
     work.tell(Level.INFO, f"INFO PROCESSING_STARTED {work.file.identity} run={found.run_id} attempt={found.attempt}")
     try:
         return _steps(work, found, lock)
     except Exception as error:
-        failure = _as_processing_error(error, work.file)
+        failure = as_processing_error(error, work.file)
         if failure is not None:
-            _note(work, found, lock, error, failure)
+            note(work.engine, found, lock, error, failure, lease_s=work.limits.lease_s, tell=work.tell)
         raise
 
 
 def _begin(work: FileRun, lock: "Lock", *, again: bool, dagster_run_id: str | None) -> Run | Done:
     from data_platform.ledger import locks
 
-    with work.engine.begin() as connection:
+    with writing(work.engine, work.limits.lease_s) as connection:
         locks.hold(connection, lock)
         found = begin(connection, work.file, again=again, dagster_run_id=dagster_run_id)
         if isinstance(found, Run):
@@ -224,7 +158,7 @@ def _begin(work: FileRun, lock: "Lock", *, again: bool, dagster_run_id: str | No
 
 def _table_differs(work: FileRun, row: Mapping[str, Any]) -> bool:
     """Whether the table no longer is what a finished run left: records are claims, the table is the truth."""
-    found = _compare(work)
+    found = _compared(work)
     applied = row["inserted"] + row["updated"] + row["unchanged"]
     return found.inconsistencies(records=row["records"], applied=applied) > 0
 
@@ -246,7 +180,7 @@ def _steps(work: FileRun, run: Run, lock: "Lock") -> Outcome:
         inconsistencies = _inconsistencies(work, run)
     work.check_time()
     reject_url = _rejects(work, run)
-    with work.engine.begin() as connection:
+    with writing(work.engine, work.limits.lease_s) as connection:
         locks.hold(connection, lock)
         closed = finish(
             connection, run, reject_url=reject_url, inconsistencies=inconsistencies, seconds=round(work.seconds, 3)
@@ -255,32 +189,27 @@ def _steps(work: FileRun, run: Run, lock: "Lock") -> Outcome:
     level, event, sentence = verdict_of(closed)
     work.tell(level, f"{level} {event} {work.file.url} {sentence}")
     work.on_progress(Progress("finished", row["records"], row["records"]))
-    return _outcome(closed, work, rejects)
+    return outcome_of(closed, work.file, work.seconds, rejects)
 
 
 def _stage(work: FileRun, run: Run, lock: "Lock") -> Run:
     from data_platform.ledger import locks
 
     def once() -> None:
-        with work.engine.begin() as connection:
-            connection.exec_driver_sql(_idle_limit(work))
+        with writing(work.engine, work.limits.lease_s) as connection:
             stage(
                 connection,
                 work.s3,
                 run,
                 work.options,
                 on_records=work.reading,
+                on_read=work.second.begin,
                 prove=lambda: locks.hold(connection, lock, shared=True),
             )
             work.on_progress(Progress("staged"))
 
     retrying(once, postgres.classify)
     return replace(run, staging=run.rows_table)
-
-
-def _idle_limit(work: FileRun) -> str:
-    """A holder that is paused inside a transaction must not keep the next one waiting beyond its lease."""
-    return f"SET LOCAL idle_in_transaction_session_timeout = {int(work.limits.lease_s * 1000)}"
 
 
 def _tell_rejects(work: FileRun, row: Mapping[str, Any], rejects: Sequence[RowError]) -> None:
@@ -316,28 +245,23 @@ def _apply(work: FileRun, run: Run, lock: "Lock") -> None:
 
 
 def _inconsistencies(work: FileRun, run: Run) -> int:
-    found = _compare(work)
+    found = _compared(work)
     with work.engine.connect() as connection:
         row = state(connection, run)
     return found.inconsistencies(records=row["records"], applied=row["inserted"] + row["updated"] + row["unchanged"])
 
 
-def _compare(work: FileRun) -> Comparison:
+def _compared(work: FileRun) -> Comparison:
     work.check_time()
     work.on_progress(Progress("comparing"))
-
-    def once() -> Comparison:
-        with work.engine.begin() as connection:
-            return compare(connection, work.s3, work.file, work.options)
-
-    return retrying(once, postgres.classify)
+    return work.second.compare()
 
 
 def _rejects(work: FileRun, run: Run) -> str | None:
     """The reject files, where there is something to reject."""
 
     def once() -> str | None:
-        with work.engine.begin() as connection:
+        with writing(work.engine, work.limits.lease_s) as connection:
             return write_rejects(connection, work.s3, run) if sample(connection, run, 1) else None
 
     return retrying(once, postgres.classify)
@@ -346,7 +270,9 @@ def _rejects(work: FileRun, run: Run) -> str | None:
 def _dry_run(work: FileRun) -> Outcome:
     with work.engine.connect() as connection:  # never committed
         run = begin_dry(connection, work.file)
-        staged = stage(connection, work.s3, run, work.options, on_records=work.reading, prove=lambda: None)
+        staged = stage(
+            connection, work.s3, run, work.options, on_records=work.reading, on_read=lambda: None, prove=lambda: None
+        )
         rejects = sample(connection, run, SAMPLE)
         connection.rollback()
     withheld = staged.records - staged.rejected
@@ -354,60 +280,3 @@ def _dry_run(work: FileRun) -> Outcome:
         "DRY_RUN", work.file, None, staged.records, 0, 0, 0, staged.rejected, withheld, staged.chunks, None, None,
         staged.refused, round(work.seconds, 3), rejects,
     )  # fmt: skip
-
-
-def _outcome(row: Mapping[str, Any], work: FileRun, rejects: tuple[RowError, ...]) -> Outcome:
-    return Outcome(
-        row["status"], work.file, row["run_id"], row["records"], row["inserted"], row["updated"], row["unchanged"],
-        row["rejected"], row["withheld"], row["chunks"], row["inconsistencies"], row["reject_url"], row["refusal"],
-        round(work.seconds, 3), rejects,
-    )  # fmt: skip
-
-
-def _already(row: Mapping[str, Any], work: FileRun) -> Outcome:
-    """A finished file: this time nothing was changed."""
-    applied = row["inserted"] + row["updated"] + row["unchanged"]
-    unchanged = {**row, "inserted": 0, "updated": 0, "unchanged": applied}
-    return replace(_outcome(unchanged, work, ()), status="ALREADY_DONE")
-
-
-def _as_processing_error(error: BaseException, file: FileVersion) -> ProcessingError | None:
-    """What an operator is told; None for what is no failure of database, S3 or lock: that is told as it is."""
-    import psycopg
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from data_platform.ledger.locks import LockLostError
-
-    where = f"{error}: " if isinstance(error, ChunkError) else ""
-    cause = error.__cause__ if isinstance(error, ChunkError) and error.__cause__ is not None else error
-    if isinstance(cause, ProcessingError):
-        return cause
-    if isinstance(cause, LockLostError):
-        return ProcessingError(where + cause.message, file=file.url, rule="lock", level=Level.FATAL, hint=cause.hint)
-    if isinstance(cause, SQLAlchemyError | psycopg.Error):
-        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()
-        return ProcessingError(
-            where + (reason[0] if reason else type(cause).__name__),
-            file=file.url,
-            rule=f"database {postgres.sqlstate(cause) or 'connection'}",
-            fault=postgres.classify(cause),
-        )
-    return None
-
-
-def _note(work: FileRun, run: Run, lock: "Lock", error: Exception, failure: ProcessingError) -> None:
-    """Write the failure into the ledger, if it is still ours to write and the database can be reached."""
-    from sqlalchemy.exc import DBAPIError
-
-    from data_platform.ledger import locks
-
-    try:
-        if isinstance(error, ChunkError):
-            note_failure(work.engine, run, lock, error.chunk, failure.reason)
-        with work.engine.begin() as connection:
-            locks.hold(connection, lock)
-            fail(connection, run, level=failure.level, reason=failure.reason, rule=failure.rule)
-    except locks.LockLostError:
-        pass  # the run is another's now; what it says counts
-    except DBAPIError as unreachable:
-        work.tell(Level.ERROR, f"ERROR the failure could not be written to the ledger: {unreachable.orig}")

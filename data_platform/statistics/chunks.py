@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from data_platform.clients import postgres
 from data_platform.clients.retry import retrying
 from data_platform.statistics.errors import Level
+from data_platform.statistics.lease import writing
 from data_platform.statistics.runs import Run
 from data_platform.statistics.staging import statement
 
@@ -149,9 +150,7 @@ def _transaction(
     from data_platform.ledger.user_statistics import processing_metadata as metadata
 
     mine = sa.and_(jobs.c.run_id == run.run_id, jobs.c.chunk == chunk.number)
-    with engine.begin() as connection:
-        # A holder that is paused in here must not keep the next one waiting for longer than its lease.
-        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {int(lease_s * 1000)}")
+    with writing(engine, lease_s) as connection:
         status = connection.execute(sa.select(jobs.c.status).where(mine).with_for_update()).scalar_one()
         counts = {} if status == "DONE" else _write(connection, run, chunk, vanished=vanished, insert=insert)
         on_event(ChunkEvent(chunk, "upserted"))
@@ -208,17 +207,14 @@ def _reject_vanished(connection: "Connection", run: Run, chunk: Chunk) -> int:
     return count
 
 
-def note_failure(engine: "Engine", run: Run, lock: "Lock", chunk: Chunk, reason: str) -> None:
-    """Write down why a chunk failed, if the lock is still ours; a later attempt does it all the same."""
+def note_failure(connection: "Connection", run: Run, chunk: Chunk, reason: str) -> None:
+    """Write down why a chunk failed; a later attempt does it all the same."""
     import sqlalchemy as sa
 
-    from data_platform.ledger import locks
     from data_platform.ledger.user_statistics import batch_jobs as jobs
 
-    with engine.begin() as connection:
-        locks.hold(connection, lock, shared=True)
-        connection.execute(
-            sa.update(jobs)
-            .where(jobs.c.run_id == run.run_id, jobs.c.chunk == chunk.number, jobs.c.status != "DONE")
-            .values(status="FAILED", error=reason, finished_at=sa.func.clock_timestamp())
-        )
+    connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.run_id == run.run_id, jobs.c.chunk == chunk.number, jobs.c.status != "DONE")
+        .values(status="FAILED", error=reason, finished_at=sa.func.clock_timestamp())
+    )

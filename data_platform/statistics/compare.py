@@ -1,39 +1,28 @@
-"""After a run: the file read a second time, by other means (the csv and gzip modules), against the table, all rows.
+"""After a run: the file, read a second time, against the table, all rows; and the table against the users.
 
-What belongs here: a second opinion. It shares nothing with records.py, count.py and rules.py, so that a mistake of
-theirs shows; what it says never changes a row.
+What belongs here: the comparison, which never changes a row. What the second reading is, is in second_reading.py.
 """
 
-import codecs
-import csv
-import gzip
-import io
-import re
-from collections.abc import Generator, Iterator
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import IO, TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from data_platform.catalog.models import UserStatistics
-from data_platform.statistics.source import BLOCK_BYTES, FileVersion, stored_bytes
-from data_platform.statistics.staging import statement
+from data_platform.clients import postgres
+from data_platform.clients.retry import retrying
+from data_platform.statistics.second_reading import records_again
+from data_platform.statistics.source import FileVersion, stored_bytes
+from data_platform.statistics.staging import SORT_MEMORY, statement
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from mypy_boto3_s3 import S3Client
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
-SECOND_READING = "pg_temp.user_statistics_second_reading"
-BATCH = 20_000
-MAX_LINE = 4096  # of an unfinished line beyond which the csv module has to find its end
-SORT_MEMORY = "64MB"
-MAX_FIELD = 4 << 20
-BIGINT = 2**63 - 1
-_ID = re.compile(r"[A-Za-z0-9]{1,64}")
-_COUNT = re.compile(r"[0-9]{1,19}")
-# Lines about which there can be no two opinions; the csv module reads all others.
-_CLEAN = re.compile(rb"(?:[A-Za-z0-9]{1,64}+,[0-9]{1,18}+,[0-9]{1,18}+\r?\n)*+")
-_LINE = re.compile(rb'[^"\r\n]*+\r?\n')
+AS_READ = "pg_temp.user_statistics_as_read"
+WANTED = "pg_temp.user_statistics_wanted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +38,94 @@ class Comparison:
         return self.differing + abs(self.expected - applied) + abs(self.records - records)
 
 
-def compare(connection: "Connection", s3: "S3Client", file: FileVersion, options: UserStatistics) -> Comparison:
-    """Read the file again and compare. Raises ProcessingError when S3 breaks off; writes to a temporary table only."""
-    connection.exec_driver_sql(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
-    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {SECOND_READING}")
-    connection.exec_driver_sql(
-        f"""CREATE TEMP TABLE {SECOND_READING.removeprefix("pg_temp.")}
-            (user_id text COLLATE "C", login_count bigint, post_count bigint) ON COMMIT DROP"""
-    )
-    driver: Any = connection.connection.driver_connection
-    records = 0
-    with driver.cursor() as cursor, cursor.copy(f"COPY {SECOND_READING} FROM STDIN (FORMAT csv)") as copy:
-        for count, lines in second_reading(_opened(stored_bytes(s3, file)), options.encoding):
-            records += count
-            copy.write(lines)
-    connection.exec_driver_sql(f"ANALYZE {SECOND_READING}")
-    refuse = str(options.refuse_inactive_users).lower()
-    query = statement("compare", second_reading=SECOND_READING, refuse_inactive=refuse)
-    expected, differing = connection.exec_driver_sql(query).one()
-    return Comparison(records, expected, differing)
+class SecondReading:
+    """The file in a temporary table of a connection of its own; a context manager, since both have to end.
+
+    `begin` reads in a thread, on the processor that is idle while PostgreSQL sorts what was read first.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        s3: "S3Client",
+        file: FileVersion,
+        options: UserStatistics,
+        *,
+        check: Callable[[], None],
+    ) -> None:
+        """`check` is called now and then and raises when the run has to stop."""
+        self._engine = engine
+        self._s3 = s3
+        self._file = file
+        self._options = options
+        self._check = check
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="second-reading")
+        self._reading: Future[tuple[Connection, int]] | None = None
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Break a reading off that nobody waits for."""
+        self._ended.set()
+        self._pool.shutdown()
+        if self._reading is not None and self._reading.exception() is None:
+            self._reading.result()[0].close()
+
+    def begin(self) -> None:
+        """Begin to read, unless that was done."""
+        self._reading = self._reading or self._pool.submit(self._read)
+
+    def compare(self) -> Comparison:
+        """Compare with the table as it is now. Raises ProcessingError when S3 breaks off, and the driver's errors."""
+
+        def once() -> Comparison:
+            reading, self._reading = self._reading or self._pool.submit(self._read), None
+            connection, records = reading.result()
+            with connection:
+                return self._compared(connection, records)
+
+        return retrying(once, postgres.classify)
+
+    def _read(self) -> "tuple[Connection, int]":
+        connection = self._engine.connect()
+        connection.detach()  # closed at the end, not pooled: its temporary tables end with it
+        try:
+            return connection, self._copied(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _copied(self, connection: "Connection") -> int:
+        """The rows that had to be applied if their users are there, in WANTED; returns the records."""
+        connection.exec_driver_sql(f"SET work_mem = '{SORT_MEMORY}'")
+        connection.exec_driver_sql(
+            f"""CREATE TEMP TABLE {AS_READ.removeprefix("pg_temp.")}
+                (user_id text COLLATE "C", login_count bigint, post_count bigint) ON COMMIT DROP"""
+        )
+        driver: Any = connection.connection.dbapi_connection
+        records = 0
+        with driver.cursor() as cursor, cursor.copy(f"COPY {AS_READ} FROM STDIN (FORMAT csv)") as copy:
+            for count, lines in records_again(stored_bytes(self._s3, self._file), self._options.encoding):
+                if self._ended.is_set():
+                    raise CancelledError
+                self._check()
+                records += count
+                copy.write(lines)
+        wanted = WANTED.removeprefix("pg_temp.")
+        connection.exec_driver_sql(statement("wanted_rows", as_read=AS_READ, wanted=wanted))
+        connection.exec_driver_sql(f"ANALYZE {WANTED}")
+        connection.commit()
+        return records
+
+    def _compared(self, connection: "Connection", records: int) -> Comparison:
+        refuse = str(self._options.refuse_inactive_users).lower()
+        query = statement("compare", wanted=WANTED, refuse_inactive=refuse)
+        expected, differing = connection.exec_driver_sql(query).one()
+        return Comparison(records, expected, differing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,103 +147,3 @@ def orphans(connection: "Connection") -> Orphans:
            WHERE contype = 'f' AND conrelid = 'user_statistics'::regclass AND confrelid = 'users'::regclass"""
     ).scalar_one()
     return Orphans(rows, enforced)
-
-
-def second_reading(stream: IO[bytes], encoding: str) -> Iterator[tuple[int, bytes]]:
-    """How many records, and the lines COPY gets of them: all of a good one, the user of a bad one that names its user.
-
-    UTF-8 is read a block at a time as long as every line is a record for sure, which needs no quote and no lone CR;
-    from the first line that is not on, and in any other encoding, the csv module says what a record is.
-    """
-    text, header = b"", True
-    if codecs.lookup(encoding).name == "utf-8":
-        encoding = "utf-8-sig"
-        text = stream.read(BLOCK_BYTES)
-        first = _LINE.match(text)
-        if first is not None:
-            text = yield from _plain_lines(stream, text[first.end() :])
-            encoding, header = "utf-8", False
-    rest = chain((text,), iter(lambda: stream.read(BLOCK_BYTES), b""))
-    yield from _csv_records(io.BufferedReader(_Stream(rest), BLOCK_BYTES), encoding, header=header)
-
-
-def _plain_lines(stream: IO[bytes], text: bytes) -> Generator[tuple[int, bytes], None, bytes]:
-    """As `second_reading`; returns the text that was read and is left, from the beginning of a record on."""
-    at = 0
-    while True:
-        clean = _CLEAN.match(text, at)
-        if clean is not None and clean.end() > at:
-            at = clean.end()
-            yield clean[0].count(b"\n"), clean[0].replace(b"\r", b"")
-        line = _LINE.match(text, at)
-        if line is not None:
-            at = line.end()
-            (row,) = csv.reader([line[0].decode("utf-8", "replace")], strict=True)
-            yield 1, _line(row)
-            continue
-        more = stream.read(BLOCK_BYTES) if len(text) - at < MAX_LINE else b""
-        if not more:
-            return text[at:]
-        text, at = text[at:] + more, 0
-
-
-def _csv_records(stream: IO[bytes], encoding: str, *, header: bool) -> Iterator[tuple[int, bytes]]:
-    rows = _rows(stream, encoding)
-    if header:
-        next(rows, None)
-    while batch := list(islice(rows, BATCH)):
-        yield len(batch), b"".join(map(_line, batch))
-
-
-def _line(row: list[str] | None) -> bytes:
-    """What COPY gets of a record; nothing where nobody can be sure which user it names."""
-    if not row or not _ID.fullmatch(row[0]):
-        return b""
-    if len(row) == 3 and _COUNT.fullmatch(row[1]) and _COUNT.fullmatch(row[2]):
-        login, post = int(row[1]), int(row[2])
-        if login <= BIGINT and post <= BIGINT:
-            return f"{row[0]},{login},{post}\n".encode()
-    return b"" if any('"' in field for field in row) else f"{row[0]},,\n".encode()
-
-
-def _rows(stream: IO[bytes], encoding: str) -> Iterator[list[str] | None]:
-    """The records; None for one whose quotes the csv module refuses."""
-    csv.field_size_limit(MAX_FIELD)
-    reader = csv.reader(io.TextIOWrapper(stream, encoding, errors="replace", newline=""), strict=True)
-    while True:
-        try:
-            yield next(reader)
-        except csv.Error:
-            yield None
-        except StopIteration:
-            return
-
-
-def _opened(blocks: Iterator[bytes]) -> IO[bytes]:
-    buffered = io.BufferedReader(_Stream(blocks), 1 << 18)
-    if buffered.peek(2)[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=buffered)  # pyright: ignore[reportReturnType] - it is a binary file
-    return buffered
-
-
-class _Stream(io.RawIOBase):
-    """Blocks of bytes as a file."""
-
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = blocks
-        self._left = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        while not self._left:
-            block = next(self._blocks, None)
-            if block is None:
-                return 0
-            self._left = memoryview(block)
-        target = memoryview(buffer).cast("B")
-        size = min(len(target), len(self._left))
-        target[:size] = self._left[:size]
-        self._left = self._left[size:]
-        return size

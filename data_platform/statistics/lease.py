@@ -6,6 +6,8 @@ What belongs here: keeping the lease. That a lost lock writes nothing is ensured
 import logging
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -14,13 +16,22 @@ from data_platform.clients import postgres
 from data_platform.statistics.errors import FileLockedError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from data_platform.ledger.locks import Lock
 
 log = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 2
 POLL_S = 0.5
+
+
+@contextmanager
+def writing(engine: "Engine", lease_s: float) -> "Generator[Connection]":
+    """A transaction under the lock. A holder that is paused inside it must not keep the next one waiting for longer
+    than its lease: the server ends it then."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {int(lease_s * 1000)}")
+        yield connection
 
 
 class FileLease:
@@ -68,7 +79,7 @@ class FileLease:
         self._ended.set()
         self._thread.join()
         try:
-            with self._engine.begin() as connection:
+            with self._alone() as connection:
                 locks.release(connection, self.lock)
         except DBAPIError as failure:
             log.info("the lock of %s could not be given back; its lease ends by itself: %s", self._name, failure.orig)
@@ -79,13 +90,17 @@ class FileLease:
         from data_platform.ledger import locks
 
         try:
-            with self._engine.begin() as connection:
+            with writing(self._engine, self._lease.total_seconds()) as connection:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
                 return locks.acquire(connection, self._name, self._owner, self._lease)
         except DBAPIError as error:
             if postgres.sqlstate(error) == "55P03":  # its holder is writing at this moment
                 return None
             raise
+
+    def _alone(self) -> "Connection":
+        """For a single statement, which the server commits by itself: a pause here leaves no transaction open."""
+        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def _holder(self) -> str:
         import sqlalchemy as sa
@@ -105,7 +120,7 @@ class FileLease:
 
         while not self._ended.wait(self._lease.total_seconds() / 3):
             try:
-                with self._engine.begin() as connection:
+                with self._alone() as connection:
                     locks.renew(connection, self.lock, self._lease)
             except locks.LockLostError:
                 return  # whoever writes next finds out and stops

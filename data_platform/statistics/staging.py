@@ -63,9 +63,11 @@ def stage(
     options: UserStatistics,
     *,
     on_records: Callable[[int], None],
+    on_read: Callable[[], None],
     prove: Callable[[], None],
 ) -> Staged:
-    """Read, validate and classify the file within the caller's transaction; `on_records` hears of the records read.
+    """Read, validate and classify the file within the caller's transaction; `on_records` hears of the records read,
+    `on_read` is called when all of a readable file is in the database.
 
     `prove` is called before the ledger is written: it raises when the work is no longer the caller's.
     Raises ProcessingError when S3 breaks off, when it is time to stop (`on_records` raises), or when the records do not
@@ -82,6 +84,8 @@ def stage(
             "column" text, value text, rule text NOT NULL, reason text NOT NULL, chunk integer)"""
     )
     reading = _copy(connection, s3, run, options, on_records)
+    if reading.fault is None:
+        on_read()
     connection.exec_driver_sql(f"ANALYZE {RAW}")
     names = {"rows": run.rows_table, "rejects": run.rejects_table}
     choice = {"chunk_rows": options.chunk_rows, "refuse_inactive": str(options.refuse_inactive_users).lower()}

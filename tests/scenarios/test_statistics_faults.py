@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from data_platform.local.cloud import Cloud
-from data_platform.statistics.apply import Limits, Progress
 from data_platform.statistics.errors import FileLockedError, ProcessingError
+from data_platform.statistics.outcome import Limits, Progress
 from tests.statistics.bench import Bench, emptied, make_bench
-from tests.statistics.faults import OPTIONS, ROWS, STEPS, assert_once, body, expected, start
+from tests.statistics.faults import BEFORE, CHUNKS, IN_CHUNKS, OPTIONS, ROWS, STEPS, assert_once, body, expected, start
 
 pytestmark = pytest.mark.scenario
 SEED = 20250807
@@ -70,7 +70,7 @@ def test_a_hundred_kills_and_a_report(bench: Any, tmp_path: Path) -> None:
         number += 1
         offset = number * 1000
         file = bench.drop(body(offset))
-        steps = [STEPS[number % len(STEPS)], *chance.sample(STEPS[:3] + STEPS[3:9], 2)]
+        steps = [STEPS[number % len(STEPS)], *chance.sample(BEFORE + IN_CHUNKS[: 2 * CHUNKS], 2)]
         struck = 0
         for step in steps:
             mark = tmp_path / f"{number}-{struck}.mark"
@@ -96,7 +96,7 @@ def test_a_hundred_kills_and_a_report(bench: Any, tmp_path: Path) -> None:
     assert kills >= 100
 
 
-@pytest.mark.parametrize(("at", "nth"), [("written", 2), ("committed", 2)])
+@pytest.mark.parametrize(("at", "nth"), [("upserted", 2), ("written", 2), ("committed", 2)])
 def test_a_paused_holder_that_wakes_up_writes_nothing(bench: Any, tmp_path: Path, at: str, nth: int) -> None:
     file = bench.drop(body(5))
     mark = tmp_path / "mark"
@@ -146,6 +146,22 @@ def test_a_second_run_that_does_not_want_to_wait_is_told_who_works(bench: Any) -
         finally:
             leave.set()
         assert first.result(30).status == "DONE"
+    assert_once(bench, file, 5)
+
+
+def test_the_lease_is_renewed_while_a_chunk_is_being_written(bench: Any) -> None:
+    file = bench.drop(body(5))
+    renewed = list[bool]()
+
+    def wait_for_renewal(progress: Progress) -> None:
+        if progress.step == "upserted" and not renewed:
+            until = bench.rows("SELECT max(lease_until) FROM job_locks")
+            wait_for(lambda: bench.rows("SELECT max(lease_until) FROM job_locks") != until, timeout=20)
+            renewed.append(True)
+
+    limits = Limits(lease_s=6)  # renewed every 2 s
+    assert bench.apply(file, options=OPTIONS, limits=limits, on_progress=wait_for_renewal).status == "DONE"
+    assert renewed
     assert_once(bench, file, 5)
 
 

@@ -12,7 +12,8 @@ from data_platform.clients import aws, postgres
 from data_platform.ledger import migrate
 from data_platform.local.cloud import Cloud
 from data_platform.settings import Settings
-from data_platform.statistics.apply import Outcome, apply_file
+from data_platform.statistics.apply import apply_file
+from data_platform.statistics.outcome import Outcome
 from data_platform.statistics.source import FileVersion, find
 
 HEADER = "user_id,login_count,post_count\n"

@@ -12,8 +12,9 @@ from pathlib import Path
 from data_platform.catalog.models import UserStatistics
 from data_platform.clients import aws, postgres
 from data_platform.settings import Settings
-from data_platform.statistics.apply import Limits, Progress, apply_file
+from data_platform.statistics.apply import apply_file
 from data_platform.statistics.errors import ProcessingError
+from data_platform.statistics.outcome import Limits, Progress
 from data_platform.statistics.source import find
 
 
@@ -47,7 +48,14 @@ def main() -> int:
         print(f"ProcessingError {error.rule}")
         return 1
     print(outcome.status)
+    print(f"peak memory {own_peak_mb():.0f} MB", file=sys.stderr)
     return 0
+
+
+def own_peak_mb() -> float:
+    """Of this process alone: ru_maxrss would begin with that of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ ROWS = 60
 OPTIONS: dict[str, Any] = {"chunk_rows": 10, "max_rejected_percent": 100}
 CHUNKS = ROWS // OPTIONS["chunk_rows"]
 # Every step at which a process can end, with how often it comes in one run of the file below.
-STEPS = [("reading", 1), ("staged", 1), ("planned", 1)]
-STEPS += [("written", nth) for nth in range(1, CHUNKS + 1)]
-STEPS += [("committed", nth) for nth in range(1, CHUNKS + 1)]
-STEPS += [("comparing", 1), ("finished", 1)]
+BEFORE = [("reading", 1), ("staged", 1), ("planned", 1)]
+IN_CHUNKS = [(step, nth) for step in ("upserted", "written", "committed") for nth in range(1, CHUNKS + 1)]
+STEPS = [*BEFORE, *IN_CHUNKS, ("comparing", 1), ("finished", 1)]
 
 
 def body(offset: int) -> str:
@@ -30,7 +30,15 @@ def expected(offset: int) -> dict[str, tuple[int, int]]:
 
 
 def start(
-    bench: Any, file: Any, mark: Path, *, at: str = "", nth: int = 1, signal: str = "kill", lease_s: float = 30.0
+    bench: Any,
+    file: Any,
+    mark: Path,
+    *,
+    at: str = "",
+    nth: int = 1,
+    signal: str = "kill",
+    lease_s: float = 30.0,
+    options: Mapping[str, Any] = OPTIONS,
 ) -> "subprocess.Popen[str]":
     """The child, running."""
     settings = {
@@ -42,7 +50,7 @@ def start(
         "settings": settings,
         "bucket": file.bucket,
         "key": file.key,
-        "options": OPTIONS,
+        "options": dict(options),
         "limits": {"lease_s": lease_s, "wait_s": lease_s + 20},
         "at": at,
         "nth": nth,

@@ -1,11 +1,17 @@
 """Applying a file: once, again, in part; what the ledger says about it; what is refused and what is put right."""
 
+import gzip
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data_platform.statistics.apply import Progress
+from data_platform.statistics.outcome import Progress
 from tests.statistics.bench import HEADER, Bench
+from tests.statistics.faults import start
 
 pytestmark = pytest.mark.integration
 
@@ -75,6 +81,40 @@ def test_a_user_removed_while_the_file_is_applied_is_a_reject_of_its_chunk(bench
         (8, "user_not_found", "UserNotFoundError")
     ]
     bench.assert_ledger_agrees()
+
+
+def test_a_user_that_another_run_inserts_at_the_same_time_ends_with_one_row(bench: Bench) -> None:
+    with ThreadPoolExecutor(1) as pool, bench.engine.connect() as other:
+        insert = "INSERT INTO user_statistics (user_id, login_count, post_count) VALUES ('U00007', 1, 1)"
+        other.exec_driver_sql(insert)
+        running = pool.submit(bench.apply, bench.drop(HEADER + rows(1, 20)), options={"chunk_rows": 5})
+        deadline = time.monotonic() + 30
+        while not bench.rows("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        other.commit()
+        outcome = running.result(30)
+    assert (outcome.inserted, outcome.updated, outcome.inconsistencies) == (19, 1, 0)
+    assert bench.table() == {f"U{n:05d}": (n, n) for n in range(1, 21)}
+    bench.assert_ledger_agrees()
+
+
+def test_memory_stays_below_300_mb_whatever_the_file(bench: Bench, tmp_path: Path) -> None:
+    """A text that would not fit beside the libraries, most of it in long malformed records, so that it is quick."""
+    good = "".join(f"U{n:06d},{n},1\n" for n in range(40_000))
+    bench.write("INSERT INTO users (user_id) SELECT 'U' || lpad(i::text, 6, '0') FROM generate_series(0, 39999) i")
+    long = ("x" * 250_000 + ",1,1\n") * 40
+    members = 24
+    assert len(long) * members > 220 << 20
+    packed = gzip.compress((HEADER + good).encode()) + gzip.compress(long.encode()) * members
+    options = {"max_rejected_percent": 100}
+    child = start(bench, bench.drop(packed, name="large.csv.gz"), tmp_path / "mark", options=options)
+    out, err = child.communicate(timeout=180)
+    assert out == "DONE\n", (out, err)
+    assert bench.rows("SELECT records, inserted FROM processing_metadata") == [(40_000 + 40 * members, 40_000)]
+    peak = re.search(r"peak memory (\d+) MB", err)
+    assert peak is not None
+    assert int(peak[1]) < 300
 
 
 def test_the_comparison_notices_what_somebody_else_changed(bench: Bench) -> None:
