@@ -241,7 +241,9 @@ class Athena:
                         fault=Fault.PERMANENT,
                     )
                 pause = min(pause * 1.5, POLL_LONGEST_S)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except Exception:  # dealt with above, or Athena cannot be reached: the token finds the query again
+            raise
+        except BaseException:  # Ctrl-C, and what ends a run of Dagster
             self.stop(execution_id)
             raise
         self.meter.add(execution)

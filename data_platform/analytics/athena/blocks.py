@@ -6,7 +6,7 @@ queries again. What the blocks were built from is committed last.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from data_platform.analytics.athena.graph import DayGraph, Rebuild, rebuild_of
 from data_platform.analytics.athena.state import Lease, ServiceState, Source, Stored, commit_state
 from data_platform.analytics.sql_files import statement
 from data_platform.catalog.models import Service
-from data_platform.clients.athena import Athena, Execution
+from data_platform.clients.athena import Athena, Execution, QueryStoppedError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -295,8 +295,13 @@ def together(athena: Athena, calls: Sequence[Callable[[], None]]) -> None:
     with ThreadPoolExecutor(len(calls), thread_name_prefix="athena") as pool:
         futures = [pool.submit(call) for call in calls]
         try:
-            for future in futures:
-                future.result()
+            wait(futures, return_when=FIRST_EXCEPTION)
+            failed = [future for future in futures if future.done() and future.exception() is not None]
+            if failed:
+                athena.cancel.set()
+                # What was stopped because another failed does not tell why.
+                errors = [error for future in failed if (error := future.exception()) is not None]
+                raise next((error for error in errors if not isinstance(error, QueryStoppedError)), errors[0])
         except BaseException:
             athena.cancel.set()
             raise

@@ -1,8 +1,10 @@
 """The metrics of one service on Athena, from the curated events to the tables, their checks and the page."""
 
+import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -73,7 +75,7 @@ def rebuild_service(
     require_tables(glue)
     places = layout.Places(output_location(settings), service.name)
     chosen = [metric_called(metric).name for metric in metrics or METRICS]
-    with leased(s3, places, wait_s=wait_s) as lease:
+    with _ended_in_order(), leased(s3, places, wait_s=wait_s) as lease:
         work = Work(
             athena, s3, glue, service, settings.curated_bucket, lease, places, read_state(s3, places),
             Budget(settings.athena_budget_usd, settings.athena_usd_per_tb),
@@ -88,6 +90,19 @@ def rebuild_service(
         service, tables, days, checks, page, len(athena.meter.executions), athena.meter.bytes_scanned, athena.meter.usd,
         time.monotonic() - began, swept, rows,
     )  # fmt: skip
+
+
+@contextmanager
+def _ended_in_order() -> Generator[None]:
+    """SIGTERM ends the work as Ctrl-C does, so that its queries are stopped; where nobody else handles it."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _check_workgroup(athena: Athena) -> None:

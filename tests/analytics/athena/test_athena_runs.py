@@ -272,3 +272,35 @@ def test_a_day_that_lost_its_events_leaves_no_rows(athena_desk: AthenaDesk, serv
     athena_desk.run(service)
     ids = {id(event) for event in lost}
     same(athena_desk, service, [event for event in events if id(event) not in ids])
+
+
+TERMINATED = """
+import sys
+from datetime import date
+from data_platform.analytics.athena.run import rebuild_service
+from data_platform.catalog.models import Service
+from data_platform.settings import load_settings
+rebuild_service(load_settings(), Service.model_validate_json(sys.argv[1]), date(2024, 9, 1))
+"""
+
+
+@pytest.mark.load
+def test_sigterm_stops_the_queries_and_gives_the_lease_back(athena_desk: AthenaDesk, service: Service) -> None:
+    athena_desk.put({service.name: logs(11)})
+    faults = athena_desk.process.faults
+    stall = faults.arm("athena.stall", match={"query": f"*{service.name}*"}, times=None, seconds=120)
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, service.model_dump_json()],
+        env={**os.environ, **athena_desk.process.env},
+        stderr=subprocess.PIPE,
+    )
+    _until(lambda: faults.struck(stall) > 0)
+    process.terminate()
+    _, words = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert b"KeyboardInterrupt" in words
+    faults.clear()
+    _until(lambda: not _states(athena_desk) & {"QUEUED", "RUNNING"})
+    assert "CANCELLED" in _states(athena_desk)
+    with leased(athena_desk.s3, Places(OUTPUT, service.name), wait_s=0):
+        pass
