@@ -30,9 +30,10 @@ ROWS = 1_000_000
 FRESH_LIMIT, AGAIN_LIMIT, MEMORY_LIMIT_MB = 1.5, 0.5, 300
 BUCKET, KEY = "statistics-bench", "incoming/bench.csv"
 STAGING = 'CREATE TABLE bare (user_id text COLLATE "C", login_count bigint, post_count bigint)'
+UNSORTED = "ON CONFLICT"  # the slowest by far beyond what fits into memory: left out there
 # The upserts a careful person would write; the fastest counts.
 UPSERTS = {
-    "ON CONFLICT": """INSERT INTO user_statistics AS t (user_id, login_count, post_count)
+    UNSORTED: """INSERT INTO user_statistics AS t (user_id, login_count, post_count)
         SELECT user_id, login_count, post_count FROM bare ON CONFLICT (user_id) DO UPDATE
         SET login_count = excluded.login_count, post_count = excluded.post_count, updated_at = clock_timestamp()
         WHERE (t.login_count, t.post_count) IS DISTINCT FROM (excluded.login_count, excluded.post_count)""",
@@ -134,6 +135,8 @@ def measure(env: dict[str, str], rows: int, folder: Path) -> int:
         connection.execute("VACUUM ANALYZE users")
     seconds: dict[str, float] = {}
     for name, upsert in UPSERTS.items():
+        if rows > ROWS and name == UNSORTED:
+            continue
         empty(url)
         seconds[name] = timed(lambda upsert=upsert: bare(url, path, upsert))
         print(f"COPY + {name:<28}{seconds[name]:8.2f} s  {rows / seconds[name]:12,.0f} rows/s", flush=True)
