@@ -205,7 +205,11 @@ class Settings(BaseSettings):
         pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w.=-]+)*$",
     )
     athena_concurrency: int = _setting(
-        "Athena", "Queries one process has running at once; the account allows 25 in all.", 10, ge=1, le=25
+        "Athena",
+        "Queries the run of one service has at once; times the 10 slots of the pool `athena`, below the account's 25.",
+        2,
+        ge=1,
+        le=25,
     )
     athena_timeout_s: int = _setting("Athena", "Longest query, in seconds; it is stopped then.", 1800, ge=1)
     athena_usd_per_tb: float = _setting("Athena", "Price of a TB scanned, in US dollars.", 5.0, ge=0)

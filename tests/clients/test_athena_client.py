@@ -7,6 +7,8 @@ from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from data_platform.clients.athena import Execution, Meter, classify, cost_usd, fault_of, query_error, token_of
 from data_platform.errors import Fault
+from data_platform.jobs.pools import POOLS
+from data_platform.settings import Settings
 
 pytestmark = pytest.mark.unit
 REASONS = (
@@ -74,3 +76,7 @@ def test_a_query_is_charged_for_ten_megabytes_at_least_and_counted_once() -> Non
 def test_a_token_is_of_the_key_and_the_statement() -> None:
     assert len(token_of("a", "SELECT 1")) == 64
     assert len({token_of("a", "SELECT 1"), token_of("b", "SELECT 1"), token_of("a", "SELECT 2")}) == 3
+
+
+def test_all_services_at_once_stay_below_the_limit_of_an_account() -> None:
+    assert POOLS["athena"].limit * Settings().athena_concurrency < 25  # pyright: ignore[reportCallIssue]
