@@ -1,9 +1,9 @@
 """What decoding OTLP logs costs: the sample shops' records against a bare parse of the same bytes.
 
 Both sides run by turns in this process and are measured in CPU time, so that a busy machine changes neither; the best
-of each counts. Two limits hold: JSON lines at half the speed of `orjson.loads` alone, and memory. A bare parse of
-protobuf makes no Python object at all, so its ratio is no measure of this code: it is printed, and the limit there is
-that a record costs no more than one from JSON.
+of each counts. Two limits hold: JSON lines at half the speed of `orjson.loads` alone, however many records stand in a
+line, and memory. A bare parse of protobuf makes no Python object at all, so its ratio is no measure of this code: it is
+printed, and the limit there is that a record costs no more than one from JSON.
 """
 
 import io
@@ -70,13 +70,13 @@ def main() -> int:
         f"{'protobuf':20} upb alone    {took['bare']:6.2f} us, events {took['events']:6.2f} us: "
         f"{took['bare'] / took['events']:.2f}"
     )
-    measured = "json, 100 a line"
-    to_json = took["events"] / costs[measured]
+    to_json = took["events"] / costs["json, 100 a line"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"json lines: {ratios[measured]:.2f} of the bare parser's speed (limit {LIMIT_JSON})")
-    print(f"protobuf: {to_json:.2f} of the time of json (limit {LIMIT_PROTOBUF_TO_JSON})")
-    print(f"peak memory: {peak:.0f} MiB with all of the data in it (limit {LIMIT_MEMORY_MIB})")
-    kept = ratios[measured] >= LIMIT_JSON and to_json <= LIMIT_PROTOBUF_TO_JSON and peak < LIMIT_MEMORY_MIB
+    for name, ratio in ratios.items():
+        print(f"{name}, of the bare parser's speed: {ratio:.2f} (limit {LIMIT_JSON}, at least)")
+    print(f"protobuf, in time of json: {to_json:.2f} (limit {LIMIT_PROTOBUF_TO_JSON})")
+    print(f"peak memory with all of the data in it: {peak:.0f} MiB (limit {LIMIT_MEMORY_MIB})")
+    kept = min(ratios.values()) >= LIMIT_JSON and to_json <= LIMIT_PROTOBUF_TO_JSON and peak < LIMIT_MEMORY_MIB
     return 0 if kept else 1
 
 

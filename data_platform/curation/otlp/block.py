@@ -45,6 +45,10 @@ class Form(Protocol):
         """A record of an origin again."""
         ...
 
+    def lines_before(self, origin: Any, index: int) -> int:
+        """How many lines of an origin stand before a record's own."""
+        ...
+
     def raw(self, record: Any) -> str:
         """The record for a reject, bounded."""
         ...
@@ -68,11 +72,12 @@ class Block:
         self._columns = Columns()
         self._pending: list[Any] = []
         self._rejected: set[int] = set()
-        # One entry for each call of `add`: where its records begin, and where they are from.
+        # One entry for each run of records of one service and origin: where it begins, and where it is from.
         self._starts: list[int] = []
         self._services: list[str | None] = []
         self._lines: list[int | None] = []
         self._origins: list[tuple[Any, int]] = []
+        self._origin: Any = None  # of the last run
 
     @property
     def full(self) -> bool:
@@ -80,11 +85,16 @@ class Block:
         return self.size >= BLOCK_BYTES or max(self.position - self._first, len(self._faults)) >= self._rows
 
     def add(self, records: Sequence[Any], service: str | None, line: int | None, origin: Any, first: int = 0) -> None:
-        """Further records of one service, in order; the first of them is record `first` of `origin` (see Form.find)."""
-        self._starts.append(self.position - self._first)
-        self._services.append(service)
-        self._lines.append(line)
-        self._origins.append((origin, first))
+        """Further records of one service, in order; the first of them is record `first` of `origin` (see Form.find).
+
+        `line` is the origin's first line. All records of an origin are added, so a run of one service goes on.
+        """
+        if origin is not self._origin or service != self._services[-1]:
+            self._origin = origin
+            self._starts.append(self.position - self._first)
+            self._services.append(service)
+            self._lines.append(line)
+            self._origins.append((origin, first))
         self._pending += records
         self.position += len(records)
         if len(self._pending) >= EXTRACT_RECORDS:
@@ -150,10 +160,16 @@ class Block:
         return assembled.batch
 
     def _find(self, index: int) -> Any:
+        return self._form.find(*self._place(index))
+
+    def _place(self, index: int) -> tuple[Any, int]:
+        """The origin of a record, and which of its records it is."""
         run = bisect_right(self._starts, index) - 1
         origin, first = self._origins[run]
-        return self._form.find(origin, first + index - self._starts[run])
+        return origin, first + index - self._starts[run]
 
     def _reject(self, index: int, record: Any, reason: Reason, detail: str) -> None:
         line = self._lines[bisect_right(self._starts, index) - 1]
+        if line is not None:
+            line += self._form.lines_before(*self._place(index))
         self.report(Fault(reason, detail, self._form.raw(record), self._first + index, line))

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from data_platform.curation.otlp.block import Block
-from data_platform.curation.otlp.json_records import raw_text, scopes, service_name
+from data_platform.curation.otlp.json_records import OneRecord, only_scope, raw_text, scopes, service_name
 from data_platform.curation.otlp.json_split import SplitError, Splitter
 from data_platform.curation.otlp.model import Fault, Reason, RecordError
 from data_platform.curation.otlp.source import Source, printable
@@ -26,49 +26,59 @@ def read_json(source: Source, block: Block, *, pretty: bool) -> Iterator[None]:
         yield from _Large(block, None).read(source, b"", to_newline=False)
         return
     pending = b""
-    line = 0
+    line = 1  # of what is read next
     while piece := source.read_some(READ_BYTES):
-        lines = piece.split(b"\n")
-        lines[0] = pending + lines[0]
-        pending = lines.pop()
-        for text in lines:
-            line += 1
-            _read_line(text.strip(BLANK), line, block)
+        whole, newline, pending = (pending + piece).rpartition(b"\n")
+        if newline:
+            line += _read_lines(whole, line, block)
         if len(pending) > LINE_LIMIT:
-            line += 1
             large = _Large(block, line)
             yield from large.read(source, pending, to_newline=True)
             pending = large.rest
+            line += 1
         yield
-    _read_line(pending.strip(BLANK), line + 1, block)
+    if pending:
+        _read_lines(pending, line, block)
     yield
 
 
-def _read_line(text: bytes, line: int, block: Block) -> None:
-    if not text:
-        return
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        block.report(Fault(Reason.INVALID_JSON, str(error), printable(text), line=line))
-        return
-    _read_document(document, text, line, block)
+def _read_lines(text: bytes, line: int, block: Block) -> int:
+    """Put the records of whole lines into `block`; `line` is the number of the first. Returns how many lines."""
+    records = 0
+    lines = text.split(b"\n")
+    for number, one in enumerate(lines):
+        try:
+            document = orjson.loads(one)
+        except orjson.JSONDecodeError as error:
+            if bare := one.strip(BLANK):
+                block.report(Fault(Reason.INVALID_JSON, str(error), printable(bare), line=line + number))
+            continue
+        only = only_scope(document)
+        if only is not None:
+            found = only[1]
+            block.add(found, only[0], line, text, records)
+            records += len(found)
+        else:
+            records = _read_document(document, text, line, number, records, block)
     block.size += len(text)
+    return len(lines)
 
 
-def _read_document(document: Any, text: bytes, line: int, block: Block) -> None:
+def _read_document(document: Any, text: bytes, line: int, number: int, records: int, block: Block) -> int:
+    """The long way, for any document; it is line `number` of `text`. Returns how many records `text` has had so far."""
+
     def report(reason: Reason, detail: str, found: object) -> None:
-        block.report(Fault(reason, detail, raw_text(found), line=line))
+        block.report(Fault(reason, detail, raw_text(found), line=line + number))
 
     if not isinstance(document, dict) or "resourceLogs" not in document:
         renamed = isinstance(document, dict) and "resource_logs" in document
         hint = "; names in OTLP/JSON are lowerCamelCase" if renamed else ""
         report(Reason.NOT_LOGS, f"no resourceLogs in the document{hint}", document)
-        return
-    first = 0
-    for service, records in scopes(document, report):
-        block.add(records, service, line, text, first)
-        first += len(records)
+        return records
+    for service, found in scopes(document, report):
+        block.add(found, service, line, text, records)
+        records += len(found)
+    return records
 
 
 class _Large:
@@ -123,7 +133,7 @@ class _Large:
         except RecordError as error:
             self._block.report(Fault(error.reason, error.detail, printable(text), line=self._line))
             return
-        self._block.add([found], self._service, self._line, text)
+        self._block.add([found], self._service, self._line, OneRecord(text))
         self._block.size += len(text)
         self._records += 1
 

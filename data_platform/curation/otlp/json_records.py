@@ -4,6 +4,7 @@ What belongs here: the shape of the JSON. What does not: lines and streams (json
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -158,6 +159,25 @@ def _trace_id(record: Mapping[str, Any]) -> str | None:
     return value
 
 
+def only_scope(document: Any) -> tuple[str, list[Any]] | None:
+    """Service and records of a document of one resource and one scope, as nearly all are.
+
+    The short way for what is written a record a line, where finding the record costs as much as its fields; None for
+    everything else, which takes the long way.
+    """
+    try:
+        (resource,) = document["resourceLogs"]
+        (scope,) = resource["scopeLogs"]
+        records = scope["logRecords"]
+        for attribute in resource["resource"]["attributes"]:
+            if attribute["key"] == "service.name":
+                service = attribute["value"]["stringValue"]
+                return (service, records) if type(service) is str and type(records) is list and records else None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    return None
+
+
 def scopes(document: dict[str, Any], report: Tell) -> Iterator[tuple[str | None, list[Any]]]:
     """Service and log records of each scope of a document, in order; what is no part of OTLP goes to `report`."""
     for resource in _objects(document, "resourceLogs", report):
@@ -192,29 +212,61 @@ def _list(owner: dict[str, Any], name: str, report: Tell) -> list[Any]:
     return []
 
 
+@dataclass(frozen=True)
+class OneRecord:
+    """The text of a record that was read by itself; text of whole lines is plain bytes."""
+
+    text: bytes
+
+
 class JsonForm:
-    """The records of OTLP/JSON, for a Block. An origin is the text of a document, or of one record."""
+    """The records of OTLP/JSON, for a Block. An origin is the text of whole lines, or of one record.
+
+    Lines are kept together as they were read: a text for each, held until the block is emptied, costs as much as
+    parsing it.
+    """
 
     extract = staticmethod(extract)
     strict = staticmethod(strict)
     raw = staticmethod(raw_text)
 
     def __init__(self) -> None:
-        self._found: tuple[bytes, list[Any]] = (b"", [])
+        self._found: tuple[bytes | OneRecord, list[tuple[Any, int]]] = (b"", [])
 
     @staticmethod
     def empty() -> dict[str, Any]:
         """A record without anything."""
         return {}
 
-    def find(self, origin: bytes, index: int) -> Any:
+    def find(self, origin: bytes | OneRecord, index: int) -> Any:
+        """A record of the origin again."""
+        return self._read(origin)[index][0]
+
+    def lines_before(self, origin: bytes | OneRecord, index: int) -> int:
+        """How many lines of the origin stand before the record's own."""
+        return self._read(origin)[index][1]
+
+    def _read(self, origin: bytes | OneRecord) -> list[tuple[Any, int]]:
         """Parse the origin again; the last one is kept, since rejects come in the order of the object."""
         if self._found[0] is not origin:
-            document = orjson.loads(origin)
-            whole = isinstance(document, dict) and "resourceLogs" in document
-            records = [record for _, found in scopes(document, _unheard) for record in found] if whole else [document]
-            self._found = (origin, records)
-        return self._found[1][index]
+            if isinstance(origin, OneRecord):
+                self._found = (origin, [(orjson.loads(origin.text), 0)])
+            else:
+                self._found = (origin, list(_records_again(origin)))
+        return self._found[1]
+
+
+def _records_again(text: bytes) -> Iterator[tuple[Any, int]]:
+    """The records of whole lines, each with the number of lines before; what is no document was reported before."""
+    for number, one in enumerate(text.split(b"\n")):
+        try:
+            document = orjson.loads(one)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(document, dict) and "resourceLogs" in document:
+            for _, records in scopes(document, _unheard):
+                for record in records:
+                    yield record, number
 
 
 def _unheard(_reason: Reason, _detail: str, _raw: object) -> None:

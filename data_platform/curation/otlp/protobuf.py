@@ -87,6 +87,11 @@ class ProtobufForm:
         return origin[index]
 
     @staticmethod
+    def lines_before(origin: "Sequence[LogRecord]", index: int) -> int:  # noqa: ARG004 - the interface's
+        """Messages have no lines."""
+        return 0
+
+    @staticmethod
     def raw(record: "LogRecord") -> str:
         """The record's bytes."""
         return printable(record.SerializeToString())
