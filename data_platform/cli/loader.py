@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(invoke_without_command=True)
 POLL_S = 0.5
+_TEXTS = frozenset({"domain", "state", "since", "reason", "agent"})
 REFRESH_S = 2.0
 
 
@@ -167,12 +168,16 @@ def _status(settings: Settings, domains: list[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in domains:
         depth = DomainQueue.open(sqs, settings, name).depth()
-        state = records[name].state.value if name in records else "running"
+        record = records.get(name)
+        state = "running" if record is None else record.state.value
+        held = record if state != "running" else None
         told = agent.get(name, {}).get("state")
         rows.append(
             {
                 "domain": name,
                 "state": told if told is not None and state == "running" else state,
+                "since": None if held is None else held.changed_at.isoformat(timespec="seconds"),
+                "reason": None if held is None else held.reason,
                 "agent": "here" if told is not None else "none on this host",
                 "waiting": depth.waiting,
                 "in_flight": depth.in_flight,
@@ -200,7 +205,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
     table = Table(title=f"loader, last hour, {datetime.now(UTC):%H:%M:%S} UTC", title_justify="left")
     for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="left" if name in {"domain", "state", "agent"} else "right")
+        table.add_column(name.replace("_", " "), justify="left" if name in _TEXTS else "right")
     for row in rows:
         table.add_row(*("-" if value is None else str(value) for value in row.values()))
     return table

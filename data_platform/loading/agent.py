@@ -1,47 +1,44 @@
-"""The loader agent: long polls of the domains' queues, workers that load groups, and what keeps both honest.
+"""The loader agent: receivers, workers that load groups, and what keeps both honest.
 
-Belongs here: the threads and what they hand to each other. Does not: what a group's events become (work.py), how they
-get into ClickHouse (loader.py).
+Belongs here: the threads and what they hand to each other. Does not: what a message is (receiving.py), what a group's
+events become (work.py), how they get into ClickHouse (loader.py).
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 from data_platform.catalog import Catalog
 from data_platform.clients import aws, clickhouse
 from data_platform.errors import Fault
-from data_platform.loading.backlog import Backlog, Group, Item, Message
+from data_platform.loading.backlog import Backlog, Group
 from data_platform.loading.breaker import Breaker
 from data_platform.loading.domains import DomainState, read_domains
-from data_platform.loading.errors import Code, LoadError, System
+from data_platform.loading.errors import System
 from data_platform.loading.examine import clickhouse_up, s3_up
 from data_platform.loading.lock import worker_name
-from data_platform.loading.message import parse_message
 from data_platform.loading.metrics import Metrics
+from data_platform.loading.parking import Parking
 from data_platform.loading.publish import MetricsServer, push
 from data_platform.loading.queues import DomainQueue
+from data_platform.loading.receiving import DEEP_QUEUE, IDLE_S, Receiver
 from data_platform.loading.running import running
 from data_platform.loading.selftest import check_deduplication
 from data_platform.loading.statement import query_prefix
+from data_platform.loading.tally import Loaded, Tally
 from data_platform.loading.warehouse import Warehouse, open_warehouse
-from data_platform.loading.work import Loaded, Tally, Work
+from data_platform.loading.work import Work
 from data_platform.settings import Settings
 
 __all__ = ["Agent", "Loaded", "Tally", "Warehouse", "open_warehouse"]
 
 log = logging.getLogger(__name__)
 
-LONGEST_POLL_S = 5  # SQS allows 20, but a receive that is under way is waited for when the agent stops
 DRAIN_POLL_S = 2  # `--until-empty` asks twice, this far apart
-IDLE_S = 0.5
-HELD_RECEIVES = 6  # messages in hand, in receives: what lets small objects meet in a list
 HOUSEKEEPING_S = 5.0
 PUSH_S = 60.0
 FEWEST_WORKERS, MOST_WORKERS = 5, 20
-DEEP_QUEUE = 20  # messages waiting beyond which workers are added
 LONGEST_HOLD_S = 1800.0
 UNSEEN_BEATS = 2  # beats without the query in the process list before its messages are let go
 
@@ -97,24 +94,24 @@ class Agent:
             System.CLICKHOUSE: Breaker("ClickHouse", lambda: clickhouse_up(self._warehouse)),
             System.S3: Breaker("S3", lambda: s3_up(self._warehouse.s3, bucket, f"{self._domains[0]}/")),
         }
-        # A parked domain tries one receive a minute: a person may have mended what was wrong.
-        self._parked = {name: Breaker(name, lambda: True, first_s=60, longest_s=60) for name in self._domains}
+        self._parking = Parking(self._domains, self._name)
         self._work = Work(
             self._settings,
             self._catalog,
             self._warehouse,
             self._queues,
             self._breakers,
-            self._parked,
+            self._parking,
             self.metrics,
             self.tally,
             self._stop,
             self._on_loaded,
         )
+        self._receiver = Receiver(self._work, self._backlog, self._paused)
         if self._port is not None:
             self._server = MetricsServer(self.metrics, self._port)
         for domain in self._domains:
-            self._spawn(f"receive-{domain}", self._receive, domain)
+            self._spawn(f"receive-{domain}", self._receiver.run, domain)
         self._spawn("heartbeat", self._beat)
         self._spawn("housekeeping", self._keep_house)
         self._scale()
@@ -123,7 +120,7 @@ class Agent:
         """Receive no more, finish what is being loaded, give back what waits, return when all is done."""
         self._stop.set()
         for message in self._backlog.empty():
-            self._hide(message.domain, [message.receipt], 0)
+            self._work.hide(message.domain, [message.receipt], 0)
         for thread in self._workers:
             thread.join()
         self._finished.set()
@@ -155,7 +152,7 @@ class Agent:
         try:
             depths = [queue.depth() for queue in self._queues.values()]
         except Exception as error:
-            if not self._passes(error, "asking for the depth of the queues"):
+            if not self._receiver.passes(error, "asking for the depth of the queues"):
                 raise
             return False
         return all(depth.waiting + depth.in_flight == 0 for depth in depths)
@@ -165,75 +162,6 @@ class Agent:
         thread.start()
         self._threads.append(thread)
         return thread
-
-    # Receiving
-
-    def _receive(self, domain: str) -> None:
-        queue = self._queues[domain]
-        batch = self._catalog.domains[domain].batch
-        wait_s = 1
-        while not self._stop.is_set():
-            if domain in self._paused or not self._allowed(domain):
-                self._stop.wait(IDLE_S)
-                continue
-            limit = batch.max if batch.peak is None or self._work.depths.get(domain, 0) <= DEEP_QUEUE else batch.peak
-            if self._backlog.in_hand(domain) >= HELD_RECEIVES * limit:
-                self._stop.wait(0.02)
-                continue
-            try:
-                messages = queue.receive(limit, wait_s)
-            except Exception as error:
-                if not self._passes(error, f"receiving for {domain}", park=domain):
-                    raise
-                continue
-            wait_s = 1 if messages else min(wait_s * 2, LONGEST_POLL_S)
-            received_at = time.monotonic()
-            for raw in messages:
-                self._accept(domain, raw, received_at)
-
-    def _accept(self, domain: str, raw: dict[str, object], received_at: float) -> None:
-        """Put the message's events in line; one that cannot be understood is a dead letter at once."""
-        attributes = raw["Attributes"]
-        if not isinstance(attributes, dict):
-            raise TypeError
-        sent_at = datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC)
-        message = Message(domain, str(raw["ReceiptHandle"]), str(raw["Body"]), sent_at, received_at)
-        try:
-            message.events = parse_message(message.body, sent_at=sent_at)
-            for event in message.events:
-                if event.key.domain != domain:
-                    raise LoadError(Code.EVENT_SCHEMA, f"an object of {event.key.domain} in the queue of {domain}")
-                self._work.dataset(event)
-        except LoadError as error:
-            self._work.dead_letter(message, error.code, error.message, attempts=1)
-            return
-        message.open = len(message.events)
-        if not message.events:
-            self._work.delete([message])
-            return
-        self._backlog.add([Item(message, event) for event in message.events])
-        if self._stop.is_set():  # received while stopping
-            for given_up in self._backlog.empty():
-                self._hide(given_up.domain, [given_up.receipt], 0)
-
-    def _allowed(self, domain: str) -> bool:
-        allowed = all(breaker.allows() for breaker in (*self._breakers.values(), self._parked[domain]))
-        state = "running"
-        if not allowed:
-            state = "parked" if self._parked[domain].open else "waiting for an engine"
-        self.metrics.state(domain, state)
-        return allowed
-
-    def _passes(self, error: Exception, what: str, park: str | None = None) -> bool:
-        """Wait after an error of SQS that may pass; what a person must mend parks the domain. False for a bug."""
-        fault = aws.classify(error)
-        if fault is Fault.UNKNOWN:
-            return False
-        log.warning("%s failed, trying again: %s", what, error)
-        if park is not None and fault is Fault.CONFIGURATION:
-            self._parked[park].trip(str(error))
-        self._stop.wait(1.0)
-        return True
 
     # Working
 
@@ -267,7 +195,7 @@ class Agent:
             oldest = time.monotonic() - LONGEST_HOLD_S
             for domain, queue in self._queues.items():
                 receipts = [m.receipt for m in kept if m.domain == domain and m.received_at > oldest]
-                self._hide(domain, receipts, queue.visibility_s)
+                self._work.hide(domain, receipts, queue.visibility_s)
 
     def _alive(self, group: Group) -> bool:
         """Whether the server works on the group's query; any other stage has time-outs of its own."""
@@ -283,14 +211,6 @@ class Agent:
         group.unseen_beats = 0 if seen else group.unseen_beats + 1
         return group.unseen_beats < UNSEEN_BEATS
 
-    def _hide(self, domain: str, receipts: Sequence[str], seconds: int) -> None:
-        try:
-            self._queues[domain].hide(receipts, seconds)
-        except Exception as error:
-            if aws.classify(error) is Fault.UNKNOWN:
-                raise
-            log.warning("visibility was not changed, the messages come back by themselves: %s", error)
-
     def _keep_house(self) -> None:
         """Depths, pauses, the number of workers, CloudWatch."""
         cloudwatch = aws.cloudwatch(self._settings)
@@ -301,17 +221,25 @@ class Agent:
                 push(cloudwatch, self._settings, self.metrics)
                 pushed = time.monotonic()
             if self._finished.wait(HOUSEKEEPING_S):
+                self._share_states()
                 return
 
-    def _look_around(self) -> None:
+    def _share_states(self) -> None:
+        """Learn which domains are paused, tell which are parked."""
         try:
             records = read_domains(self._warehouse.client)
-            self._paused = {name for name, record in records.items() if record.state is DomainState.PAUSED}
-            for domain in self._paused & set(self._domains):
+            paused = {name for name, record in records.items() if record.state is DomainState.PAUSED}
+            self._paused &= paused
+            self._paused |= paused & set(self._domains)
+            for domain in self._paused:
                 self.metrics.state(domain, "paused")
+            self._parking.publish(self._warehouse.client, records)
         except Exception as error:
             if clickhouse.classify(error) is Fault.PERMANENT:
                 raise
+
+    def _look_around(self) -> None:
+        self._share_states()
         deepest = 0
         for domain, queue in self._queues.items():
             try:

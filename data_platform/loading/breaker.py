@@ -42,6 +42,12 @@ class Breaker:
                 self._wait_s = self.first_s
                 self._next_probe = time.monotonic() + self._wait_s
 
+    def close(self) -> None:
+        """Somebody knows that the engine is there."""
+        with self._lock:
+            self._open = False
+            self.reason = ""
+
     def allows(self) -> bool:
         """Whether work may be taken now; asks the engine when it is time to."""
         if not self._open:

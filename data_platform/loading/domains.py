@@ -40,11 +40,17 @@ def read_domains(client: "Client") -> dict[str, DomainRecord]:
     }
 
 
-def write_domain(client: "Client", domain: str, state: DomainState, *, reason: str, worker: str) -> None:
-    """Pause, park or resume a domain, for every agent."""
+def write_domain(
+    client: "Client", domain: str, state: DomainState, *, reason: str, worker: str, unless_paused: bool = False
+) -> None:
+    """Pause, park or resume a domain, for every agent. `unless_paused`: what a person has paused stays so."""
+    condition = ""
+    if unless_paused:
+        newest = "SELECT argMax(state, revision) FROM platform.domains WHERE domain = {domain:String}"
+        condition = f" WHERE ({newest}) != 'paused'"
     client.command(
         "INSERT INTO platform.domains (domain, state, revision, reason, worker) "
-        "SELECT {domain:String}, {state:String}, {revision:UInt64}, {reason:String}, {worker:String}",
+        "SELECT {domain:String}, {state:String}, {revision:UInt64}, {reason:String}, {worker:String}" + condition,
         parameters={
             "domain": domain,
             "state": state.value,

@@ -22,6 +22,7 @@ _DEPTHS = (
     "ApproximateNumberOfMessagesDelayed",
     "ApproximateNumberOfMessagesNotVisible",
 )
+_VOID = frozenset({"InvalidParameterValue", "ReceiptHandleIsInvalid"})
 log = logging.getLogger(__name__)
 
 
@@ -72,13 +73,26 @@ class DomainQueue:
     def hide(self, receipts: Sequence[str], seconds: int) -> None:
         """Let messages come back `seconds` from now. A receipt that is void by now is no matter."""
         for start in range(0, len(receipts), BATCH):
-            entries: Any = [
-                {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
-                for number, receipt in enumerate(receipts[start : start + BATCH])
-            ]
+            self._hide(receipts[start : start + BATCH], seconds)
+
+    def _hide(self, receipts: Sequence[str], seconds: int) -> None:
+        from botocore.exceptions import ClientError
+
+        entries: Any = [
+            {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+            for number, receipt in enumerate(receipts)
+        ]
+        try:
             answer = self.sqs.change_message_visibility_batch(QueueUrl=self.url, Entries=entries)
-            for refused in answer.get("Failed", []):
-                log.debug("visibility was not changed: %s", refused.get("Message"))
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") not in _VOID:
+                raise
+            # Some queues refuse the whole call for one message deleted meanwhile: the others must not suffer for it.
+            for receipt in receipts if len(receipts) > 1 else ():
+                self._hide([receipt], seconds)
+            return
+        for refused in answer.get("Failed", []):
+            log.debug("visibility was not changed: %s", refused.get("Message"))
 
     def bury(self, letter: DeadLetter) -> None:
         """Send a dead letter."""

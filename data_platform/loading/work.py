@@ -2,9 +2,7 @@
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -23,7 +21,9 @@ from data_platform.loading.loader import Failure, LoadResult, Told, load_objects
 from data_platform.loading.lock import LockHeldError
 from data_platform.loading.message import ObjectEvent
 from data_platform.loading.metrics import Metrics
+from data_platform.loading.parking import Parking
 from data_platform.loading.queues import DomainQueue
+from data_platform.loading.tally import Loaded, StageClock, Tally
 from data_platform.loading.warehouse import Warehouse
 from data_platform.settings import Settings
 
@@ -37,31 +37,6 @@ MIB = 2**20
 VISIBLE = {Outcome.LOADED, Outcome.REPLACED}
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """One finished object, as it is reported."""
-
-    event: ObjectEvent
-    result: LoadResult
-    finished_at: datetime
-
-    @property
-    def latency_s(self) -> float:
-        """Seconds from the object's creation to its rows being visible."""
-        return max(0.0, (self.finished_at - self.result.version.event_at).total_seconds())
-
-
-@dataclass
-class Tally:
-    """What an agent has done so far."""
-
-    objects: int = 0
-    rows: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict[str, int])
-    failed: int = 0
-    dead_lettered: int = 0
-
-
 @dataclass
 class Work:
     """The deciding part of an agent; its methods are called from worker threads."""
@@ -71,7 +46,7 @@ class Work:
     warehouse: Warehouse
     queues: Mapping[str, DomainQueue]
     breakers: Mapping[System, Breaker]
-    parked: Mapping[str, Breaker]
+    parking: Parking
     metrics: Metrics
     tally: Tally
     stop: threading.Event
@@ -127,7 +102,7 @@ class Work:
     def _attempt(self, group: Group, items: list[Item], *, smaller: bool) -> list[Told] | None:
         """One try; None when it failed as a whole and the messages have been given back."""
         dataset = self.dataset(items[0].event)
-        timed = _StageClock(group, self.metrics)
+        timed = StageClock(group, self.metrics)
         memory = self._memory[group.domain]
         try:
             return load_objects(
@@ -182,7 +157,7 @@ class Work:
         """Not the objects' fault: they come back, and nothing is received until the cause is gone."""
         if diagnosis.fault is Fault.CONFIGURATION:
             log.error("%s is parked, a person is needed: %s", domain, diagnosis.reason)
-            self.parked[domain].trip(diagnosis.reason)
+            self.parking.trip(domain, diagnosis.reason)
             self.give_back(items, AWAY_S)
         elif diagnosis.system is not None:
             if not self.breakers[diagnosis.system].open:
@@ -221,15 +196,18 @@ class Work:
 
     def give_back(self, items: list[Item], seconds: int) -> None:
         """Let the messages come back `seconds` from now."""
-        messages = {item.message for item in items}
-        for message in messages:
+        for message in {item.message for item in items}:
             message.kept = True
-            try:
-                self.queues[message.domain].hide([message.receipt], seconds)
-            except Exception as error:
-                if aws.classify(error) is Fault.UNKNOWN:
-                    raise
-                log.warning("visibility was not changed, the message comes back by itself: %s", error)
+            self.hide(message.domain, [message.receipt], seconds)
+
+    def hide(self, domain: str, receipts: Sequence[str], seconds: int) -> None:
+        """Let messages come back `seconds` from now; what cannot be told to SQS comes back after its visibility."""
+        try:
+            self.queues[domain].hide(receipts, seconds)
+        except Exception as error:
+            if aws.classify(error) is Fault.UNKNOWN:
+                raise
+            log.warning("visibility was not changed, the messages come back by themselves: %s", error)
 
     def dead_letter(self, message: Message, code: Code, reason: str, *, attempts: int) -> None:
         """Send the original message with what is known of it to the dead letters, then delete it.
@@ -256,7 +234,7 @@ class Work:
             if fault is Fault.UNKNOWN:
                 raise
             if fault is Fault.CONFIGURATION:
-                self.parked[message.domain].trip(str(error))
+                self.parking.trip(message.domain, str(error))
             log.warning("a dead letter was not sent, its message comes back: %s", error)
             return
         self.delete([message])
@@ -271,6 +249,8 @@ class Work:
     def _count(self, item: Item, result: LoadResult) -> None:
         loaded = Loaded(item.event, result, datetime.now(UTC))
         visible = result.outcome in VISIBLE
+        if visible:
+            self.parking.works(item.message.domain)
         with self._lock:
             self.tally.objects += result.final
             self.tally.rows += result.rows if visible else 0
@@ -299,23 +279,3 @@ class Work:
         self.metrics.failed(domain, str(code))
         with self._lock:
             self.tally.failed += 1
-
-
-class _StageClock:
-    """Tells the group's stage to the heartbeat and its duration to the metrics."""
-
-    def __init__(self, group: Group, metrics: Metrics) -> None:
-        self._group = group
-        self._metrics = metrics
-        self._since = time.monotonic()
-
-    def enter(self, stage: str) -> None:
-        """The group is at `stage` now; empty: at none."""
-        now = time.monotonic()
-        if self._group.stage:
-            self._metrics.stage(self._group.domain, self._group.stage, now - self._since)
-        self._group.stage = stage
-        self._since = now
-
-
-Admission = Callable[[int], AbstractContextManager[int]]

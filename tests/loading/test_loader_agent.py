@@ -13,10 +13,11 @@ from data_platform.catalog import Catalog, load_catalog
 from data_platform.catalog.keys import dlq_name, queue_name
 from data_platform.clients import aws
 from data_platform.errors import ConfigurationError
+from data_platform.loading import agent as agent_module
 from data_platform.loading import selftest, work
 from data_platform.loading.agent import Agent
 from data_platform.loading.deadletters import Held, drop, let_go, receive_letters, replay, select
-from data_platform.loading.domains import DomainState, write_domain
+from data_platform.loading.domains import DomainState, read_domains, write_domain
 from data_platform.loading.errors import CODES, Code
 from data_platform.loading.message import ObjectEvent
 from data_platform.local.cloud import Cloud
@@ -209,14 +210,20 @@ def test_an_object_that_keeps_failing_is_tried_three_times_in_one_receive(
 
 def test_a_missing_table_parks_the_domain_and_burns_no_message(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "AWAY_S", 1)
+    monkeypatch.setattr(agent_module, "HOUSEKEEPING_S", 0.2)
     bench = queue.bench
     queue.send(bench.put("a.parquet", rows(0, 40)))
     client = bench.warehouse.client
+    before = read_domains(client)
     client.command(f"RENAME TABLE {bench.table} TO market.aside")
     agent = queue.agent()
     agent.start()
     try:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + DRAIN_S
+        while (shown := read_domains(client)) == before and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert shown["market"].state is DomainState.PARKED
+        assert bench.dataset.name in shown["market"].reason
         while agent.metrics.status()["market"]["state"] != "parked" and time.monotonic() < deadline:
             time.sleep(0.2)
         assert agent.metrics.status()["market"]["state"] == "parked"
@@ -224,8 +231,10 @@ def test_a_missing_table_parks_the_domain_and_burns_no_message(queue: Queue, mon
         agent.stop()
         client.command(f"RENAME TABLE market.aside TO {bench.table}")
     assert queue.letters() == []
+    assert read_domains(client)["market"] == shown["market"], "parked until something works, whoever watches"
     run(queue, queue.agent())
     assert bench.found() == bench.expected()
+    assert read_domains(client)["market"].state is DomainState.RUNNING
 
 
 def test_a_paused_domain_is_not_received_for_until_it_is_resumed(queue: Queue) -> None:
