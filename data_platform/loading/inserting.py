@@ -129,7 +129,20 @@ class _Sender:
                 self._block(load, granted)
 
     def _block(self, load: Load, memory: int) -> None:
-        """The one-block insert; returns when its end is known, raises when it failed."""
+        """The one-block insert. Where ClickHouse may read the objects but not list them, each is looked for alone."""
+        listed = self._listed and load.plan is Plan.LIST
+        try:
+            self._execute(load, memory, listed=listed)
+        except Exception as error:
+            diagnosis = diagnose(error)
+            if not listed or diagnosis is None or diagnosis.fault is not Fault.CONFIGURATION:
+                raise
+            log.info("%s cannot be listed from ClickHouse: %s", self._group.partition.name, diagnosis.reason)
+            self._listed = False
+            self._execute(load, memory, listed=False)
+
+    def _execute(self, load: Load, memory: int, *, listed: bool) -> None:
+        """Send the insert; returns when its end is known, raises when it failed."""
         warehouse, settings = self._group.warehouse, self._group.warehouse.settings
         statement = insert_objects(
             settings,
@@ -140,7 +153,7 @@ class _Sender:
             generation=self._group.state.generation,
             max_memory=memory,
             fence=self._lease.fence,
-            listed=self._listed,
+            listed=listed,
         )
         failed: Exception | None = None
         with self._lease.until_known():

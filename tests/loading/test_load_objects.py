@@ -6,11 +6,13 @@ import pyarrow as pa
 import pytest
 
 from data_platform.catalog.models import Overwrite
+from data_platform.loading import inserting
 from data_platform.loading.errors import Code, LoadError
 from data_platform.loading.loader import Failure, LoadResult, Outcome, load_object, load_objects
 from data_platform.loading.plans import Plan
 from data_platform.loading.rebuild import rebuild_partition, verify_partition
 from data_platform.loading.register import State
+from data_platform.local.cloud import Cloud
 from tests.loading.conftest import Bench, parquet, rows, without_sequencer
 
 pytestmark = pytest.mark.integration
@@ -35,6 +37,36 @@ def test_small_objects_go_in_as_one_list_and_keep_their_identities(bench: Bench)
     )
     assert int(str(parts)) == 1
     assert len(verify_partition(bench.warehouse, bench.dataset, bench.ds)) == 20
+
+
+def test_a_list_is_loaded_where_clickhouse_may_not_list_the_bucket(bench: Bench, cloud: Cloud) -> None:
+    events = [bench.put(f"part-{n}.parquet", rows(n * 10, 10)) for n in range(5)]
+    match = {"method": "GET", "bucket": bench.settings.curated_bucket, "key": ""}
+    fault = cloud.faults("aws").arm("s3.error", match=match, times=1, status=403)
+    told = load_objects(bench.warehouse, bench.dataset, events)
+    assert cloud.faults("aws").struck(fault) == 1
+    assert {each.plan for each in told if isinstance(each, LoadResult)} == {Plan.LIST}
+    assert bench.found() == bench.expected()
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_object_that_vanished_since_its_footer_was_read_is_gone_and_its_company_loaded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    if not listed:
+        monkeypatch.setattr(inserting, "LISTED_PARTITION", -1)
+    events = [bench.put(f"part-{n}.parquet", rows(n * 10, 10)) for n in range(5)]
+    told = load_objects(
+        bench.warehouse,
+        bench.dataset,
+        events,
+        stage=lambda name: bench.delete(events[2]) if name == "insert" else None,
+    )
+    failures = [each for each in told if isinstance(each, Failure)]
+    assert [(failure.version.key, failure.diagnosis.code) for failure in failures] == [
+        (events[2].version.key, Code.GONE)
+    ]
+    assert bench.found() == bench.expected()
 
 
 def test_poison_in_a_list_fails_alone(bench: Bench) -> None:
