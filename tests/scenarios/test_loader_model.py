@@ -235,4 +235,4 @@ def test_a_history_ends_as_the_model_says(cloud: Cloud) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("overwrite", list(Overwrite), ids=str)
 def test_any_history_ends_as_the_model_says(cloud: Cloud, overwrite: Overwrite) -> None:
-    run(cloud, overwrite, examples=60, steps=25, seeded=False)
+    run(cloud, overwrite, examples=40, steps=20, seeded=False)
