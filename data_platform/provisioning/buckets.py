@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from data_platform.clients.athena import RESULTS
 from data_platform.provisioning.aws_calls import error_code, naming
 from data_platform.provisioning.report import Recorder
 from data_platform.settings import Settings
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 UNLOAD_PREFIX = "unload-results/"
 UNLOAD_DAYS = 7
+QUERY_RESULT_DAYS = 7
 NONCURRENT_DAYS = 30  # a month to notice an overwrite that should not have been
 MULTIPART_DAYS = 7
 MISSING = frozenset(
@@ -30,6 +32,14 @@ TEMPORARY_FILES: dict[str, Any] = {
     "Expiration": {"Days": UNLOAD_DAYS},
     "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
     "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+}
+# Every answer of a SELECT lies here once more than anybody reads it.
+QUERY_RESULTS: dict[str, Any] = {
+    "ID": "QueryResults",
+    "Status": "Enabled",
+    "Filter": {"Prefix": RESULTS},
+    "Expiration": {"Days": QUERY_RESULT_DAYS},
+    "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
 }
 HOUSEKEEPING: dict[str, Any] = {
     "ID": "Housekeeping",
@@ -46,6 +56,7 @@ class BucketPlan:
 
     name: str
     temporary_files: bool = False  # UNLOAD results expire
+    query_results: bool = False  # Athena's result files expire
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,14 @@ class Aspect:
 def bucket_plans(settings: Settings) -> tuple[BucketPlan, ...]:
     """The buckets of the settings; two roles may share one bucket."""
     names = sorted({settings.raw_bucket, settings.curated_bucket, settings.unload_bucket})
-    return tuple(BucketPlan(name, temporary_files=name == settings.unload_bucket) for name in names)
+    return tuple(
+        BucketPlan(
+            name,
+            temporary_files=name == settings.unload_bucket,
+            query_results=settings.athena_output is None and name == settings.curated_bucket,
+        )
+        for name in names
+    )
 
 
 def provision_bucket(s3: "S3Client", plan: BucketPlan, recorder: Recorder) -> None:
@@ -86,7 +104,10 @@ def provision_bucket(s3: "S3Client", plan: BucketPlan, recorder: Recorder) -> No
 def lifecycle_rules(current: list[dict[str, Any]], plan: BucketPlan) -> list[dict[str, Any]]:
     """The rules with ours in force; a rule that already says what ours says is left as the service spells it."""
     wanted = list(current)
-    for ours in (HOUSEKEEPING, TEMPORARY_FILES) if plan.temporary_files else (HOUSEKEEPING,):
+    expiring = [
+        rule for rule, here in ((TEMPORARY_FILES, plan.temporary_files), (QUERY_RESULTS, plan.query_results)) if here
+    ]
+    for ours in (HOUSEKEEPING, *expiring):
         theirs = next((rule for rule in wanted if rule.get("ID") == ours["ID"]), None)
         if theirs is None:
             wanted.append(ours)

@@ -8,7 +8,14 @@ from data_platform.catalog import Catalog, load_catalog
 from data_platform.errors import ConfigurationError, Fault, PlatformError
 from data_platform.provisioning import provision
 from data_platform.provisioning.alarms import alarm_requests
-from data_platform.provisioning.buckets import HOUSEKEEPING, TEMPORARY_FILES, BucketPlan, bucket_plans, lifecycle_rules
+from data_platform.provisioning.buckets import (
+    HOUSEKEEPING,
+    QUERY_RESULTS,
+    TEMPORARY_FILES,
+    BucketPlan,
+    bucket_plans,
+    lifecycle_rules,
+)
 from data_platform.provisioning.queues import base_attributes, differing, queue_policy
 from data_platform.provisioning.routes import routes
 from data_platform.provisioning.run import together
@@ -81,12 +88,13 @@ def test_alarms_go_to_the_topic_of_the_settings(plain: Settings) -> None:
 
 def test_one_bucket_may_have_all_roles(plain: Settings) -> None:
     one = plain.model_copy(update=dict.fromkeys(("raw_bucket", "curated_bucket", "unload_bucket"), "one"))
-    assert bucket_plans(one) == (BucketPlan("one", temporary_files=True),)
+    assert bucket_plans(one) == (BucketPlan("one", temporary_files=True, query_results=True),)
 
 
 def test_unload_results_expire_in_the_unload_bucket_only() -> None:
     assert lifecycle_rules([], BucketPlan("b")) == [HOUSEKEEPING]
     assert lifecycle_rules([], BucketPlan("b", temporary_files=True)) == [HOUSEKEEPING, TEMPORARY_FILES]
+    assert lifecycle_rules([], BucketPlan("b", query_results=True)) == [HOUSEKEEPING, QUERY_RESULTS]
 
 
 def test_a_rule_is_replaced_when_it_says_something_else_only() -> None:
@@ -119,6 +127,7 @@ def test_engines_without_settings_are_skipped_by_the_name_of_their_variable(plai
     assert report.changes == ()
     assert {(skipped.part, skipped.reason) for skipped in report.skipped} == {
         ("aws", "AWS_DEFAULT_REGION not set"),
+        ("athena", "AWS_DEFAULT_REGION not set"),
         ("kafka", "KAFKA_BOOTSTRAP_SERVERS not set"),
         ("postgres", "POSTGRES_URL not set"),
         ("clickhouse", "CLICKHOUSE_HOST not set"),

@@ -10,25 +10,24 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import duckdb
-import pyarrow as pa
 from sqlglot import exp
 
 from data_platform.local.aws.athena.errors import QueryCancelled, QueryFailedError
-from data_platform.local.aws.athena.tables import DataFile, Table, files_of, objects_below, split_url, table_called
-from data_platform.local.aws.athena.translate import macros, parse, to_duckdb
-from data_platform.local.aws.athena.values import duckdb_type, hive_type, result_type, text_of, trino_type
+from data_platform.local.aws.athena.reading import Reader, literal, quoted
+from data_platform.local.aws.athena.tables import objects_below, split_url, table_called
+from data_platform.local.aws.athena.translate import macros, parse
+from data_platform.local.aws.athena.values import hive_type, result_type, text_of
 
 THREADS = 2
 MEMORY = "1GB"
 MOST_PARTITIONS = 100  # that one CTAS may write
-PATH = "$path"
 PARQUET = {
     "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
     "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
@@ -71,12 +70,10 @@ class Runner:
     """Runs one statement; `interrupt` may come from another thread."""
 
     def __init__(self, scope: Scope, database: str, location: str, query_id: str, scan_limit: int | None) -> None:
-        self.scanned = 0
         self._scope = scope
         self._database = database
         self._location = location
         self._id = query_id
-        self._limit = scan_limit
         self._folder = Path(tempfile.mkdtemp(prefix="athena-"))
         self._connection = duckdb.connect(
             config={"threads": THREADS, "memory_limit": MEMORY, "temp_directory": str(self._folder / "spill")}
@@ -84,9 +81,14 @@ class Runner:
         self._connection.execute(
             "SET TimeZone = 'UTC'; SET enable_progress_bar = false; SET preserve_insertion_order = false"
         )
-        for macro in macros():
-            self._connection.execute(macro)
+        self._connection.execute(macros())
+        self._reader = Reader(self._connection, database, scope.blob, self._folder, scan_limit)
         self._stopped = threading.Event()
+
+    @property
+    def scanned(self) -> int:
+        """Bytes of the columns read so far."""
+        return self._reader.scanned
 
     def interrupt(self) -> None:
         """Stop what DuckDB does."""
@@ -119,7 +121,7 @@ class Runner:
     # Reading
 
     def _select(self, query: exp.Expr) -> Answer:
-        select, columns = self._typed(self._prepared(query))
+        select, columns = self._reader.typed(self._reader.prepared(query))
         names = [name for name, _ in columns]
         rows = [tuple(text_of(value) for value in row) for row in self._connection.execute(select).fetchall()]
         self._check()
@@ -127,154 +129,6 @@ class Runner:
         self._put(url, _csv([names, *rows]))
         self._put(f"{url}.metadata", b"")
         return Answer([(name, result_type(kind)) for name, kind in columns], [names, *rows], output=url)
-
-    def _prepared(self, query: exp.Expr) -> str:
-        """The query in DuckDB's words, its tables made views over the files it has to read."""
-        tables = self._tables_of(query)
-        schema: dict[str, dict[str, dict[str, str]]] = {}
-        for table in tables.values():
-            types = {name: trino_type(kind) for name, kind in (*table.columns, *table.keys)}
-            schema.setdefault(table.database, {})[table.name] = {**types, PATH: "varchar"}
-        qualified, sql = to_duckdb(query, schema)
-        for (database, name), table in tables.items():
-            references = [
-                each
-                for each in qualified.find_all(exp.Table)
-                if (each.db.lower(), each.name.lower()) == (database, name)
-            ]
-            used = {column.name.lower() for column in qualified.find_all(exp.Column)}
-            files = self._pruned(table, references)
-            self._view(table, files, used)
-        if self._limit is not None and self.scanned > self._limit:
-            raise QueryFailedError("GENERIC_USER_ERROR", "Query cancelled! : Bytes scanned limit was exceeded")
-        self._check()
-        return sql
-
-    def _tables_of(self, query: exp.Expr) -> dict[tuple[str, str], Table]:
-        """The Glue tables the query reads; names in it become complete and lower case."""
-        ctes = {cte.alias_or_name.lower() for cte in query.find_all(exp.CTE)}
-        found: dict[tuple[str, str], Table] = {}
-        for node in query.find_all(exp.Table):
-            name = node.name.lower()
-            if not name or (not node.db and name in ctes):
-                continue
-            database = (node.db or self._database).lower()
-            table = table_called(database, name)
-            if table is None:
-                raise QueryFailedError(
-                    "TABLE_NOT_FOUND", f"line 1:1: Table 'awsdatacatalog.{database}.{name}' does not exist"
-                )
-            node.set("db", exp.to_identifier(database))
-            node.set("catalog", None)
-            node.set("this", exp.to_identifier(name))
-            found[database, name] = table
-        return found
-
-    def _pruned(self, table: Table, references: Sequence[exp.Expr]) -> list[DataFile]:
-        """The files that any of the references may need, by the conditions on partition keys and path beside each."""
-        files = list(files_of(table))
-        if not files:
-            return []
-        names = [name for name, _ in table.keys]
-        wanted: set[int] = set()
-        self._list(files, names)
-        types = dict(table.keys)
-        for reference in references:
-            conditions = list(_conditions(reference, {*names, PATH}))
-            injected = [n for n in names if table.parameters.get(f"projection.{n}.type", "").lower() == "injected"]
-            for name in injected:
-                if not any(isinstance(each, exp.EQ | exp.In) and each.this.name == name for each in conditions):
-                    raise QueryFailedError(
-                        "CONSTRAINT_VIOLATION",
-                        f"For the injected projected partition column {name}, the WHERE clause must contain only "
-                        "static equality conditions, and at least one such condition must be present.",
-                    )
-            casts = ", ".join(f"CAST({_quoted(n)} AS {duckdb_type(types[n])}) AS {_quoted(n)}" for n in names)
-            where = " AND ".join(f"({each.sql('duckdb')})" for each in conditions) or "true"
-            rows = self._connection.execute(
-                f"SELECT number FROM (SELECT number, {_quoted(PATH)}{', ' + casts if casts else ''} FROM listed) "
-                f"WHERE {where}"
-            ).fetchall()
-            wanted |= {int(row[0]) for row in rows}
-        return [files[number] for number in sorted(wanted)]
-
-    def _list(self, files: Sequence[DataFile], names: Sequence[str]) -> None:
-        table = pa.table(
-            {
-                "number": pa.array(range(len(files)), pa.int64()),
-                PATH: [file.url for file in files],
-                **{name: [file.partition[place] for file in files] for place, name in enumerate(names)},
-            }
-        )
-        self._connection.register("listed_arrow", table)
-        self._connection.execute("CREATE OR REPLACE TEMP TABLE listed AS SELECT * FROM listed_arrow")
-
-    def _view(self, table: Table, files: Sequence[DataFile], used: set[str]) -> None:
-        target = f"{_quoted(table.database)}.{_quoted(table.name)}"
-        self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(table.database)}")
-        declared = {name: duckdb_type(kind) for name, kind in table.columns}
-        keys = {name: duckdb_type(kind) for name, kind in table.keys}
-        if not files:
-            nothing = {**declared, **keys, PATH: "VARCHAR"}
-            columns = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(name)}" for name, kind in nothing.items())
-            self._connection.execute(f"CREATE OR REPLACE VIEW {target} AS SELECT {columns} WHERE false")
-            return
-        paths = self._linked(table, files, with_url=PATH in used)
-        listed = "[" + ", ".join(_literal(path) for path in paths) + "]"
-        hive = {**keys, **({"__path": "VARCHAR"} if PATH in used else {})}
-        types = ", ".join(f"{_literal(name)}: {kind}" for name, kind in hive.items())
-        partitions = f", hive_partitioning = true, hive_types = {{{types}}}" if hive else ", hive_partitioning = false"
-        source = f"read_parquet({listed}, union_by_name = true{partitions})"
-        try:
-            sizes = dict(
-                self._connection.execute(
-                    "SELECT lower(split_part(path_in_schema, ', ', 1)) AS name, sum(total_compressed_size) "
-                    f"FROM parquet_metadata({listed}) GROUP BY name"
-                ).fetchall()
-            )
-            held = {
-                str(row[0]).lower(): str(row[1])
-                for row in self._connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
-            }
-        except duckdb.Error as error:
-            raise QueryFailedError("HIVE_BAD_DATA", str(error).splitlines()[0][:300]) from None
-        self.scanned += int(sum(size for name, size in sizes.items() if name in used))
-        columns = [f"{_converted(name, kind, held.get(name))} AS {_quoted(name)}" for name, kind in declared.items()]
-        columns += [_quoted(name) for name in keys]
-        columns.append(f"{'__path' if PATH in used else 'NULL'} AS {_quoted(PATH)}")
-        self._connection.execute(f"CREATE OR REPLACE VIEW {target} AS SELECT {', '.join(columns)} FROM {source}")
-
-    def _linked(self, table: Table, files: Sequence[DataFile], *, with_url: bool) -> list[str]:
-        """The files under paths that tell their partition, as links: DuckDB reads the values from the path."""
-        root = self._folder / uuid.uuid4().hex
-        paths: list[str] = []
-        for number, file in enumerate(files):
-            folder = root
-            for (name, _), value in zip(table.keys, file.partition, strict=True):
-                folder = folder / f"{name}={quote(value, safe='')}"
-            if with_url:
-                folder = folder / f"__path={quote(file.url, safe='')}"
-            folder.mkdir(parents=True, exist_ok=True)
-            link = folder / f"{number}.parquet"
-            link.symlink_to(self._scope.blob(file.blob))
-            paths.append(str(link))
-        return paths
-
-    def _typed(self, sql: str) -> tuple[str, list[tuple[str, str]]]:
-        """The query with Athena's column names and types it can write: unnamed columns are _col0, _col1, ..."""
-        described = self._connection.execute(f"DESCRIBE {sql}").fetchall()
-        columns: list[tuple[str, str]] = []
-        for number, row in enumerate(described):
-            given = re.fullmatch(r"[A-Za-z_$][\w$ .-]*", str(row[0])) and not re.fullmatch(r"_col_\d+", str(row[0]))
-            name = str(row[0]).lower() if given else f"_col{number}"
-            columns.append((name, "BIGINT" if str(row[1]) == "HUGEINT" else str(row[1])))
-        picked = ", ".join(
-            f"CAST(#{number} AS {kind}) AS {_quoted(name)}"
-            if str(row[1]) == "HUGEINT"
-            else f"#{number} AS {_quoted(name)}"
-            for number, ((name, kind), row) in enumerate(zip(columns, described, strict=True), start=1)
-        )
-        return f"SELECT {picked} FROM ({sql})", columns
 
     # Writing
 
@@ -309,7 +163,7 @@ class Runner:
                 f"Target directory for table '{output.database}.{output.name}' already exists: {output.location}. You "
                 "may need to clean the data at location manually before retrying. Athena will not delete your data.",
             )
-        select, columns = self._typed(self._prepared(created.expression))
+        select, columns = self._reader.typed(self._reader.prepared(created.expression))
         self._check_columns(columns, output)
         keys = self._write(select, output)
         self._check()
@@ -365,7 +219,7 @@ class Runner:
         options = f"FORMAT parquet, COMPRESSION {output.compression}"
         tag = f"{self._id[:8]}_{uuid.uuid4().hex[:12]}"
         if output.keys:
-            names = ", ".join(_quoted(key) for key in output.keys)
+            names = ", ".join(quoted(key) for key in output.keys)
             found = self._connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT {names} FROM written)").fetchone()
             if found is not None and int(found[0]) > MOST_PARTITIONS:
                 raise QueryFailedError(
@@ -373,10 +227,10 @@ class Runner:
                     f"Exceeded limit of {MOST_PARTITIONS} open writers for partitions/buckets.",
                 )
             options += f", PARTITION_BY ({names}), FILENAME_PATTERN '{tag}_{{i}}'"
-            self._connection.execute(f"COPY written TO {_literal(str(folder))} ({options})")
+            self._connection.execute(f"COPY written TO {literal(str(folder))} ({options})")
         else:
             folder.mkdir()
-            self._connection.execute(f"COPY written TO {_literal(str(folder / tag))} ({options})")
+            self._connection.execute(f"COPY written TO {literal(str(folder / tag))} ({options})")
         self._check()
         keys: list[str] = []
         _, prefix = split_url(output.location)
@@ -504,34 +358,6 @@ class Runner:
             raise QueryCancelled
 
 
-def _conditions(reference: exp.Expr, names: set[str]) -> Iterator[exp.Expr]:
-    """The conditions beside a table that concern nothing but its partition keys and path, without qualifiers."""
-    select = reference.find_ancestor(exp.Select)
-    where = None if select is None else select.args.get("where")
-    if where is None:
-        return
-    parts = list(where.this.flatten()) if isinstance(where.this, exp.And) else [where.this]
-    alias = reference.alias_or_name.lower()
-    for part in parts:
-        columns = list(part.find_all(exp.Column))
-        mine = columns and all(each.name.lower() in names and each.table.lower() in {"", alias} for each in columns)
-        if mine and not part.find(exp.Query):
-            plain = part.unnest().copy()
-            for each in plain.find_all(exp.Column):
-                each.set("table", None)
-                each.this.set("quoted", True)
-            yield plain
-
-
-def _converted(name: str, kind: str, held: str | None) -> str:
-    """A column of the file as the declared type: a bigint over a timestamp is its number, nanoseconds here."""
-    if held is None:
-        return f"CAST(NULL AS {kind})"
-    if kind == "BIGINT" and held.startswith("TIMESTAMP"):
-        return f"epoch_ns({_quoted(name)})"
-    return f"CAST({_quoted(name)} AS {kind})"
-
-
 def _fill_in(parsed: exp.Expr, parameters: Sequence[str]) -> None:
     placeholders = list(parsed.find_all(exp.Placeholder))
     if len(placeholders) != len(parameters):
@@ -554,11 +380,3 @@ def _csv(rows: Iterable[Sequence[str | None]]) -> bytes:
     for row in rows:
         text.write(",".join("" if value is None else '"' + value.replace('"', '""') + '"' for value in row) + "\n")
     return text.getvalue().encode()
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -57,9 +57,9 @@ _COMPARABLE = {frozenset({"date", "timestamp"})}
 _UNRESOLVED = re.compile(r"[Cc]olumn '?\"?([^'\" ]+(?:\"\.\"[^'\" ]+)?)'?\"? could not be resolved")
 
 
-def macros() -> list[str]:
+def macros() -> str:
     """The statements that make the functions the translation calls."""
-    return [f"CREATE MACRO {line}" for line in MACROS.strip().splitlines()]
+    return "; ".join(f"CREATE MACRO {line}" for line in MACROS.strip().splitlines())
 
 
 def parse(sql: str) -> exp.Expr:
