@@ -9,7 +9,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from data_platform.catalog.ddl import qualified, table_ddl
 from data_platform.catalog.keys import CuratedKey
 from data_platform.catalog.models import Column, Dataset, RedshiftSource
 from data_platform.clients import aws, clickhouse
+from data_platform.loading.admission import Memory
+from data_platform.loading.agent import FEWEST_WORKERS
 from data_platform.loading.footer import read_footer
 from data_platform.loading.loader import LoadResult, load_objects
 from data_platform.loading.message import ObjectEvent
@@ -34,6 +37,11 @@ LARGE_ROWS, LARGE_OBJECTS = 450_000, 6  # 5 MB each
 SMALL_ROWS, SMALL_OBJECTS = 2_000, 100
 LIMIT_LARGE, LIMIT_SMALL, LIMIT_PEER = 0.95, 3.0, 3.0
 GIB = 2**30
+MEMORY = 768 * 2**20  # of the market domain
+FIRST_DAY = date(2024, 1, 1)
+
+
+Load = Callable[[Warehouse, Dataset, list[ObjectEvent]], None]
 
 
 def dataset(number: int) -> Dataset:
@@ -53,8 +61,8 @@ def dataset(number: int) -> Dataset:
     )
 
 
-def put(settings: Settings, table: Dataset, ds: date, rows: int, count: int) -> list[ObjectEvent]:
-    """Objects of random rows; their events."""
+def put(settings: Settings, table: Dataset, rows: int, count: int, *, apart: bool) -> list[ObjectEvent]:
+    """Objects of random rows, all of one day or (`apart`) each of its own; their events."""
     s3 = aws.s3(settings)
     dice = np.random.default_rng(1)
     events: list[ObjectEvent] = []
@@ -75,6 +83,7 @@ def put(settings: Settings, table: Dataset, ds: date, rows: int, count: int) -> 
         )
         sink = io.BytesIO()
         pq.write_table(content, sink)
+        ds = FIRST_DAY + timedelta(days=number if apart else 0)
         key = CuratedKey(table.domain, table.name, ds, f"part-{number:05d}.parquet")
         answer = s3.put_object(Bucket=settings.curated_bucket, Key=key.key, Body=sink.getvalue())
         version = ObjectVersion(
@@ -85,11 +94,23 @@ def put(settings: Settings, table: Dataset, ds: date, rows: int, count: int) -> 
     return events
 
 
-def with_loader(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent], group: int) -> None:
-    """As the agent does, `group` events at a time."""
-    for start in range(0, len(events), group):
-        told = load_objects(warehouse, table, events[start : start + group])
+def with_loader(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent]) -> None:
+    """As the agent does with what waits for one partition: one group, the domain's memory."""
+    memory = Memory(MEMORY)
+    told = load_objects(warehouse, table, events, memory=MEMORY, admit=memory.admitted)
+    assert all(isinstance(each, LoadResult) for each in told), told
+
+
+def with_workers(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent]) -> None:
+    """As the agent does with objects of different partitions: alone each, by its workers side by side."""
+    memory = Memory(MEMORY)
+
+    def load(event: ObjectEvent) -> None:
+        told = load_objects(warehouse, table, [event], memory=MEMORY, admit=memory.admitted)
         assert all(isinstance(each, LoadResult) for each in told), told
+
+    with ThreadPoolExecutor(FEWEST_WORKERS) as pool:
+        list(pool.map(load, events))
 
 
 def bare(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent]) -> None:
@@ -141,13 +162,19 @@ def main() -> int:
         numbers = iter(range(1000))
         times: dict[str, list[float]] = {}
 
-        def measure(name: str, rows: int, count: int, load: Callable[[Dataset, list[ObjectEvent]], None]) -> None:
+        def measure(
+            name: str,
+            size: tuple[int, int],
+            load: Callable[[Warehouse, Dataset, list[ObjectEvent]], None],
+            apart: bool = False,
+        ) -> None:
+            rows, count = size
             table = dataset(next(numbers))
             with clickhouse.connect(settings) as client:
                 client.command(table_ddl(table))
-                events = put(settings, table, date(2024, 1, 1), rows, count)
+                events = put(settings, table, rows, count, apart=apart)
                 SCHEMAS[table.name] = read_schema(warehouse, events[0].version)
-                times.setdefault(name, []).append(seconds(lambda: load(table, events)))
+                times.setdefault(name, []).append(seconds(lambda: load(warehouse, table, events)))
                 found = int(str(client.command(f"SELECT count() FROM {qualified(table.domain, table.name)}")))
                 assert found == rows * count, (name, found)
                 client.command(f"DROP TABLE {qualified(table.domain, table.name)} SYNC")
@@ -155,18 +182,24 @@ def main() -> int:
         for _ in range(ROUNDS):
             large = (LARGE_ROWS, LARGE_OBJECTS)
             small = (SMALL_ROWS, SMALL_OBJECTS)
-            measure("large bare", *large, lambda table, events: bare(warehouse, table, events))
-            measure("large loader", *large, lambda table, events: with_loader(warehouse, table, events, 6))
-            measure("large python", *large, lambda table, events: plain_python(warehouse, table, events))
-            measure("small single", *small, lambda table, events: bare(warehouse, table, events))
-            measure("small loader", *small, lambda table, events: with_loader(warehouse, table, events, 100))
-            measure("small python", *small, lambda table, events: plain_python(warehouse, table, events))
+            measure("large bare", large, bare)
+            measure("large loader", large, with_loader)
+            measure("large apart", large, with_workers, apart=True)
+            measure("large python", large, plain_python)
+            measure("small single", small, bare)
+            measure("small loader", small, with_loader)
+            measure("small python", small, plain_python)
     best = {name: min(values) for name, values in times.items()}
     median = {name: statistics.median(values) for name, values in times.items()}
     for name, value in median.items():
         print(f"{name:>14}: median {value:6.2f} s, best {best[name]:6.2f} s")
     outcomes = [
-        ("5 MB objects, of the bare sequence's speed", best["large bare"] / best["large loader"], LIMIT_LARGE),
+        (
+            "5 MB objects of one day, of the bare sequence's speed",
+            best["large bare"] / best["large loader"],
+            LIMIT_LARGE,
+        ),
+        ("5 MB objects of a day each, of it", best["large bare"] / best["large apart"], LIMIT_LARGE),
         ("5 MB objects, against plain Python", best["large python"] / best["large loader"], LIMIT_PEER),
         ("2,000-row objects, against one INSERT each", best["small single"] / best["small loader"], LIMIT_SMALL),
         ("2,000-row objects, against plain Python", best["small python"] / best["small loader"], LIMIT_PEER),
