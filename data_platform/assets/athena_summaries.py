@@ -37,13 +37,13 @@ def rebuild_on_athena(
             full=full,
             other=lambda which, metric: clickhouse_rows(settings, which, metric, run_date),
         )
-        executions.succeeded = len(run.tables)
+        executions.succeeded, executions.throttled = len(run.tables), run.throttled
     rows = sum(table.published.rows for table in run.tables)
     told = (
         f"athena: {executions.succeeded} of {executions.wanted} tables, {rows:,} rows, {executions.seconds:.1f} s, "
         f"{run.queries} queries, {run.bytes_scanned:,} bytes scanned, {run.usd:.4f} USD"
     )
-    context.instance.add_run_tags(context.run_id, {f"metrics/{service.name}": told})
+    context.instance.add_run_tags(context.run.run_id, {f"metrics/{service.name}": told})
     selected = context.selected_asset_check_keys
     for metadata, metric in zip(_metadata(run), metrics, strict=True):
         key = summary_key(service, metric)

@@ -115,6 +115,7 @@ class Meter:
     """What the queries of one piece of work came to; thread-safe. An execution counts once, however often it is met."""
 
     usd_per_tb: float
+    throttled: int = 0  # starts that Athena put off
     _seen: dict[str, Execution] = field(default_factory=dict[str, Execution])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -122,6 +123,13 @@ class Meter:
         """Take the figures of a finished execution."""
         with self._lock:
             self._seen[execution.id] = execution
+
+    def note_answer(self, parsed_response: Mapping[str, Any] | None = None, **_: Any) -> None:
+        """Count a start that was put off; told of every answer, since botocore repeats the first of them by itself."""
+        code = str((parsed_response or {}).get("Error", {}).get("Code", ""))
+        if code in aws.THROTTLING_CODES or _CODES.get(code) is Fault.THROTTLED:
+            with self._lock:
+                self.throttled += 1
 
     @property
     def executions(self) -> list[Execution]:
@@ -167,6 +175,7 @@ class Athena:
         self._timeout_s = float(settings.athena_timeout_s)
         self._slots = threading.BoundedSemaphore(settings.athena_concurrency)
         self._client: Any = aws.client(settings, "athena", pool=settings.athena_concurrency + 2)
+        self._client.meta.events.register("response-received.athena.StartQueryExecution", self.meter.note_answer)
         self._began = datetime.now(UTC)
 
     def run(self, make: Callable[[int], str], key: str, *, timeout_s: float | None = None) -> Execution:

@@ -25,7 +25,7 @@ from data_platform.analytics.athena.summaries import (
 from data_platform.analytics.charts import SHOWN_DAYS, Rows
 from data_platform.analytics.checks import Check
 from data_platform.analytics.export import PREFIX
-from data_platform.analytics.metrics import METRICS, metric_called
+from data_platform.analytics.metrics import METRICS, metric_called, table_of
 from data_platform.analytics.page import render_page
 from data_platform.catalog.models import Service
 from data_platform.clients import aws
@@ -47,6 +47,7 @@ class AthenaRun:
     bytes_scanned: int
     usd: float
     seconds: float
+    throttled: int = 0
     swept: int = 0
     rows: dict[str, Rows] = field(default_factory=dict[str, Rows])  # by metric, the newest days
 
@@ -88,7 +89,7 @@ def rebuild_service(
         swept = sweep(work)
     return AthenaRun(
         service, tables, days, checks, page, len(athena.meter.executions), athena.meter.bytes_scanned, athena.meter.usd,
-        time.monotonic() - began, swept, rows,
+        time.monotonic() - began, athena.meter.throttled, swept, rows,
     )  # fmt: skip
 
 
@@ -107,10 +108,10 @@ def _ended_in_order() -> Generator[None]:
 
 def _check_workgroup(athena: Athena) -> None:
     forced = athena.enforced_output()
-    if forced is not None and not forced.startswith(athena.output):
+    if forced is not None:  # and then refuses every place of a CTAS
         raise ConfigurationError(
             f"workgroup {athena.workgroup} forces its own output location, {forced}",
-            hint="use a workgroup that does not enforce its configuration, or set DATA_PLATFORM_ATHENA_OUTPUT to it",
+            hint="use a workgroup that does not enforce its configuration: DATA_PLATFORM_ATHENA_WORKGROUP",
         )
 
 
@@ -143,7 +144,9 @@ def _publish_page(work: Work, rows: dict[str, Rows]) -> str:
             f"SELECT events, count(*) AS sessions FROM {source} AS started "
             f"WHERE day BETWEEN {layout.day(first)} AND {layout.day(last)} GROUP BY events ORDER BY events"
         )
-        execution = work.athena.run(lambda _attempt: sql, f"{work.service.name} sizes g{work.state.generation}")
+        # Of this table and no older one: results are kept for days only.
+        key = f"{work.service.name} sizes g{work.state.generation} s{work.state.tables['conversion'].sequence}"
+        execution = work.athena.run(lambda _attempt: sql, key)
         sizes = [(int(str(events)), int(str(count))) for events, count in work.athena.rows(execution)]
     html = render_page(work.service, rows, sizes, datetime.now(UTC))
     bucket, prefix = layout.split_url(work.places.output)
@@ -161,6 +164,8 @@ def sweep(work: Work) -> int:
     state, places = work.state, work.places
     used = {place for each in state.places.values() for place in each.values()}
     used |= {table.location for table in state.tables.values()}
+    # A run that died between a swap and its commit left a table that points where the state does not.
+    used |= {work.glue.location(table_of(work.service, metric)) or "" for metric in METRICS}
     doomed: list[str] = []
     for prefix in (*(places.blocks(block) for block in layout.BLOCKS), *(places.tables(metric) for metric in METRICS)):
         doomed += [url for url, _ in objects_below(work.s3, prefix) if f"{url.rpartition('/')[0]}/" not in used]

@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from data_platform.analytics.athena import run as athena_run
+from data_platform.analytics.athena import summaries as athena_summaries
 from data_platform.analytics.athena.layout import Places
 from data_platform.analytics.athena.state import LeaseHeldError, leased, read_state
 from data_platform.analytics.metrics import METRICS
@@ -195,8 +196,9 @@ def test_throttling_a_lost_answer_and_an_internal_error_are_got_over(athena_desk
     mine = {"query": f"*{service.name}*"}
     armed = [faults.arm(kind, match=mine, skip=skip) for kind, skip in
              (("athena.throttle", 1), ("athena.lost", 2), ("athena.fail", 3))]  # fmt: skip
-    athena_desk.run(service)
+    run = athena_desk.run(service)
     assert [faults.struck(each) for each in armed] == [1, 1, 1]
+    assert run.throttled == 1
     same(athena_desk, service, events)
 
 
@@ -304,3 +306,48 @@ def test_sigterm_stops_the_queries_and_gives_the_lease_back(athena_desk: AthenaD
     assert "CANCELLED" in _states(athena_desk)
     with leased(athena_desk.s3, Places(OUTPUT, service.name), wait_s=0):
         pass
+
+
+@pytest.mark.load
+def test_a_workgroup_that_forces_its_output_is_refused_before_the_first_query(
+    athena_desk: AthenaDesk, service: Service
+) -> None:
+    athena_desk.athena.create_work_group(
+        Name="forced",
+        Configuration={
+            "EnforceWorkGroupConfiguration": True,
+            "ResultConfiguration": {"OutputLocation": "s3://data-platform-curated/theirs/"},
+        },
+    )
+    forced = athena_desk.settings.model_copy(update={"athena_workgroup": "forced"})
+    with pytest.raises(ConfigurationError, match="forces its own output"):
+        athena_run.rebuild_service(forced, service, RUN)
+
+
+@pytest.mark.load
+def test_a_run_that_died_after_a_swap_loses_no_data_to_a_run_of_other_metrics(
+    athena_desk: AthenaDesk, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = logs(12)
+    athena_desk.put({service.name: events})
+    athena_desk.run(service)
+    put, swapped = athena_summaries.put_export, 0
+
+    def die(*arguments: object) -> tuple[str, int]:
+        nonlocal swapped
+        if arguments[3] == "dau":
+            swapped += 1
+            raise RuntimeError("killed")
+        return put(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(athena_summaries, "put_export", die)
+        with pytest.raises(RuntimeError):
+            athena_desk.run(service, on=date(2024, 9, 5))
+    assert swapped == 1
+    athena_desk.run(service, on=date(2024, 9, 6), metrics=["mau"])
+    athena = Athena(athena_desk.settings)
+    table = f'"log_db"."{service.prefix}_dau_summary"'
+    execution = athena.run(lambda _: f"SELECT count(*), max(execution_date) FROM {table}", "after the swap")
+    rows = len(Reference(events, Definitions("Asia/Seoul", min_date=service.min_data_date)).dau())
+    assert list(athena.rows(execution)) == [(str(rows), "2024-09-05")]
