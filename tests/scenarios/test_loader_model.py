@@ -74,8 +74,13 @@ class Model:
             versions[current.identity] = table
 
     def rebuildable(self) -> bool:
-        """Whether the rebuild meets no poison that it has not been told of."""
-        return all(each.table is not None or each.identity in self.refused for each in self.stored.values())
+        """Whether the rebuild meets no poison that is news to it; into a rejected overwrite it does not look."""
+        return all(
+            each.table is not None
+            or each.identity in self.refused
+            or (self.overwrite is Overwrite.REJECT and bool(self.held.get(file)))
+            for file, each in self.stored.items()
+        )
 
     def rebuilt(self) -> None:
         """What S3 holds, and under the other policies than `replace` what was loaded before."""
