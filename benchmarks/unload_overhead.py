@@ -66,7 +66,8 @@ def own_seconds(service: Service, request_id: str) -> float:
             " WHERE query_type = 'UNLOAD' AND position(%s IN query_text) > 0",
             (request_id,),
         )
-        return float(cursor.fetchone()[0])
+        (seconds,) = cursor.fetchone() or (0,)
+        return float(seconds)
 
 
 def main() -> int:

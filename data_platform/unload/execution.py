@@ -42,6 +42,16 @@ class UnloadTarget:
         return f"s3://{self.bucket}/{self.prefix}"
 
 
+def target_of(settings: Settings, request_id: str, attempt: int) -> UnloadTarget:
+    """Where an attempt writes."""
+    return UnloadTarget(settings.unload_bucket, request_id, str(attempt))
+
+
+def bucket_prefix(settings: Settings) -> str:
+    """`s3://bucket/unload-results/`."""
+    return f"s3://{settings.unload_bucket}/{RESULTS_PREFIX}/"
+
+
 @dataclass(frozen=True)
 class UnloadResult:
     """A proven result: its files, rows, bytes; how long the warehouse took; the statement's id there."""

@@ -16,11 +16,11 @@ from data_platform.clients.retry import RETRIED
 from data_platform.errors import Fault
 from data_platform.settings import Settings
 from data_platform.unload import outcome, warehouse
-from data_platform.unload.execution import UnloadResult, prove_target
+from data_platform.unload.execution import UnloadResult, bucket_prefix, prove_target, target_of
 from data_platform.unload.manifest import ProofError
 from data_platform.unload.message import Notice, PoisonError, parse_notice
 from data_platform.unload.statement import UnloadOptions
-from data_platform.unload.workers import bucket_prefix, process_name, target_of
+from data_platform.unload.workers import process_name
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message, Producer

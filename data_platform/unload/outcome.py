@@ -159,12 +159,12 @@ def clean(ledger: "Engine", s3: "S3Client", target: UnloadTarget) -> None:
     from botocore.exceptions import BotoCoreError, ClientError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from data_platform.ledger import unload_claims
+    from data_platform.ledger import unload_attempts
 
     try:
         remove_attempt(s3, target)
         with ledger.begin() as connection:
-            unload_claims.cleaned(connection, target.request_id, int(target.attempt))
+            unload_attempts.cleaned(connection, target.request_id, int(target.attempt))
     except (PlatformError, BotoCoreError, ClientError, SQLAlchemyError) as error:
         log.warning("files under %s are removed later: %s", target.url, type(error).__name__)
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from data_platform.clients import redshift
 from data_platform.settings import Settings
 from data_platform.unload import outcome, warehouse
-from data_platform.unload.execution import UnloadResult, UnloadTarget, prove_target
+from data_platform.unload.execution import UnloadResult, UnloadTarget, prove_target, target_of
 from data_platform.unload.manifest import ProofError
 from data_platform.unload.outcome import Verdict
 from data_platform.unload.statement import UnloadOptions
-from data_platform.unload.workers import process_name, target_of
+from data_platform.unload.workers import process_name
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -80,7 +80,7 @@ class Reconciler:
 
     def look(self) -> int:
         """Resolve everything that is stale now, expire what is due; how many requests were looked at."""
-        from data_platform.ledger import unload_claims, unload_requests
+        from data_platform.ledger import unload_attempts, unload_claims, unload_requests
 
         looked = 0
         while not self._ending.is_set():
@@ -92,7 +92,7 @@ class Reconciler:
             self.resolve(claim)
         with self._ledger.begin() as connection:
             unload_requests.expire(connection, self.owner)
-            left = unload_claims.uncleaned(connection, SWEEP_AFTER)
+            left = unload_attempts.uncleaned(connection, SWEEP_AFTER)
         for attempt in left:
             outcome.clean(self._ledger, self._s3, target_of(self._settings, attempt.request_id, attempt.attempt))
         return looked
@@ -124,10 +124,10 @@ class Reconciler:
 
     def _overdue(self, claim: "Claim") -> bool:
         """Whether the attempt began before anything that still runs can have begun."""
-        from data_platform.ledger import unload_claims
+        from data_platform.ledger import unload_attempts
 
         with self._ledger.connect() as connection:
-            attempt = unload_claims.attempt(connection, claim.request_id, claim.attempt)
+            attempt = unload_attempts.get(connection, claim.request_id, claim.attempt)
         longest = timedelta(seconds=self._settings.unload_max_seconds) + OVERDUE_AFTER
         return attempt is not None and datetime.now(UTC) - attempt.started_at > longest
 

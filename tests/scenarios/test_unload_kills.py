@@ -249,13 +249,13 @@ def test_nothing_is_lost_doubled_or_left_hanging(rig: Rig) -> None:
     """A seeded choice of kills, each sort of victim among them; a finished attempt is adopted, not run again."""
     chosen = random.Random(int(os.environ.get("KILL_SEED", "20130")))
     strike(rig, count_not_read, "worker")
-    for victim in ("both", "warehouse", "ledger", "kafka"):
+    for victim in ("api", "warehouse", "ledger", "kafka"):
         strike(rig, chosen.choice([hold for hold, victims in BOUNDARIES.items() if victim in victims]), victim)
-    for when in chosen.sample(sorted(LOSSES), 3):
+    for when in chosen.sample(sorted(LOSSES), 2):
         lose(rig, when)
     settled = rig.settle()
     assert settled["adopted"] >= 1
-    assert sum(rig.kills.values()) >= 8
+    assert sum(rig.kills.values()) >= 7
 
 
 @pytest.mark.load

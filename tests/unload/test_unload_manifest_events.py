@@ -13,11 +13,10 @@ from data_platform.ledger import migrate
 from data_platform.ledger.unload_claims import RECONCILER
 from data_platform.ledger.unloads import unload_attempts, unload_requests
 from data_platform.local.cloud import Cloud
-from data_platform.unload.execution import UnloadTarget, run_attempt
+from data_platform.unload.execution import UnloadTarget, bucket_prefix, run_attempt
 from data_platform.unload.manifest_events import ManifestEvents, attempt_of
 from data_platform.unload.reconcile import Reconciler
 from data_platform.unload.statement import UnloadOptions
-from data_platform.unload.workers import bucket_prefix
 
 OPTIONS = {"format": "csv", "header": True, "parallel": False}
 
