@@ -1,5 +1,6 @@
 """The instance files of the repository root, read by Dagster itself."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import dagster as dg
@@ -17,13 +17,20 @@ import pytest
 import sqlalchemy as sa
 import yaml
 from dagster import DagsterInstance
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
+from data_platform.assets.keys import DATASET_TAG
 from data_platform.build import build_defs
 from data_platform.errors import ConfigurationError
 from data_platform.jobs.pools import POOLS, ensure_pools
 from tests.desk.conftest import QUIET
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+QUEUED = dg.DagsterRunStatus.QUEUED
+_CODE = InProcessCodeLocationOrigin(LoadableTargetOrigin(python_file="none.py"), location_name="none")
+_ORIGIN = RemoteJobOrigin(RemoteRepositoryOrigin(_CODE, repository_name="none"), job_name="job")
 
 
 @pytest.fixture(scope="module")
@@ -99,35 +106,32 @@ def _ops() -> list[dg.OpDefinition]:
 
 
 @pytest.mark.integration
-def test_more_runs_than_a_pool_has_slots_wait_for_one(instance: DagsterInstance) -> None:
-    instance.event_log_storage.set_concurrency_slots("postgres", 2)
-    begun, go_on = Queue[str](), threading.Event()
+def test_a_run_waits_while_others_hold_every_slot_of_its_pool(instance: DagsterInstance) -> None:
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("postgres", 2)
+    holders = [str(uuid.uuid4()) for _ in range(2)]
+    assert all(storage.claim_concurrency_slot("postgres", run_id, "step").is_claimed for run_id in holders)
+    begun = threading.Event()
 
     @dg.op(pool="postgres")
-    def works(context: dg.OpExecutionContext) -> None:
-        begun.put(context.run_id)
-        assert go_on.wait(60)
+    def works() -> None:
+        begun.set()
 
     @dg.job(executor_def=dg.in_process_executor)
     def job() -> None:
         works()
 
-    def run() -> bool:
-        return job.execute_in_process(instance=instance, run_config=QUIET).success
-
-    with ThreadPoolExecutor(3) as threads:
+    # One thread: Dagster's and SQLAlchemy's logging lock each other out when jobs begin in several at once.
+    with ThreadPoolExecutor(1) as threads:
         try:
-            runs = [threads.submit(run) for _ in range(3)]
-            first = {begun.get(timeout=60), begun.get(timeout=60)}
-            waiting = _eventually(
-                lambda: instance.event_log_storage.get_concurrency_info("postgres").pending_step_count
-            )
-            assert waiting == 1
-            assert begun.empty(), "the third waits while both slots are taken"
+            run = threads.submit(lambda: job.execute_in_process(instance=instance, run_config=QUIET).success)
+            assert _eventually(lambda: storage.get_concurrency_info("postgres").pending_step_count) == 1
+            assert not begun.is_set(), "it waits while both slots are taken"
         finally:
-            go_on.set()
-        assert begun.get(timeout=60) not in first
-        assert all(each.result(60) for each in runs)
+            for run_id in holders:
+                storage.free_concurrency_slots_for_run(run_id)
+        assert run.result(60)
+    assert begun.is_set()
 
 
 def _eventually(ask: Callable[[], int]) -> int:
@@ -135,6 +139,44 @@ def _eventually(ask: Callable[[], int]) -> int:
     while not (found := ask()) and time.monotonic() < deadline:
         time.sleep(0.1)
     return found
+
+
+@pytest.mark.integration
+def test_runs_over_one_dataset_and_backfills_wait_in_the_queue(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[dg.DagsterRun] = []
+    monkeypatch.setattr(instance.run_launcher, "launch_run", lambda context: launched.append(context.dagster_run))
+    datasets = ["market/a"] * 4 + [f"market/{n}" for n in range(2)]
+    tags = [{DATASET_TAG: dataset} for dataset in datasets] + [{"dagster/backfill": f"b{n}"} for n in range(6)]
+    for each in tags:
+        instance.add_run(dg.DagsterRun("job", status=QUEUED, tags=each, remote_job_origin=_ORIGIN))
+    dequeue(instance)
+    going = {run.tags[DATASET_TAG]: run for run in launched if DATASET_TAG in run.tags}
+    assert set(going) == {"market/a", "market/0", "market/1"}
+    assert sum("dagster/backfill" in run.tags for run in launched) == 4
+    dequeue(instance)
+    assert len(launched) == 7, "those that are under way hold the others back"
+    instance.report_run_failed(going["market/a"])
+    dequeue(instance)
+    assert [run.tags[DATASET_TAG] for run in launched[7:]] == ["market/a"]
+    for run in instance.get_runs():
+        instance.delete_run(run.run_id)
+
+
+def dequeue(instance: DagsterInstance) -> None:
+    """What the daemon does every few seconds."""
+
+    class Workspace:
+        def __init__(self) -> None:
+            self.instance = instance
+
+        def create_request_context(self) -> Any:
+            return contextlib.nullcontext()
+
+    workspace: Any = Workspace()
+    for error in QueuedRunCoordinatorDaemon(interval_seconds=1).run_iteration(workspace):
+        assert error is None, error
 
 
 @pytest.mark.integration
