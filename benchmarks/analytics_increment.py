@@ -30,7 +30,7 @@ from data_platform.local.process import EngineProcess
 EVENTS, USERS, DAYS = 20_000_000, 400_000, 60
 FIRST = date(2024, 1, 1)
 SERVICE = Service(name="bench")
-SAMPLES = 5
+SAMPLES = 3
 LIMITS = {  # at most
     "seven tables from the blocks, s": 2.0,
     "rolling MAU from the bitmaps, ms": 50.0,

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_platform.analytics.copies import find_losers, stage_uids
-from data_platform.analytics.plan import ServicePlan, pieces
+from data_platform.analytics.plan import Profile, ServicePlan, pieces
 from data_platform.analytics.sessions import linked_days, stage_sessions
 from data_platform.analytics.sql_files import statement
 from data_platform.analytics.state import Events, note_changes, plan, read_events, read_known, write_built
-from data_platform.analytics.store import DATABASE, BlockStore, Pair
+from data_platform.analytics.store import DATABASE, BlockStore, Pair, together
 from data_platform.analytics.user_ids import assign_ids, stage_bitmaps
 from data_platform.catalog.models import Service
 
@@ -151,10 +152,12 @@ class _Build:
                 targets=piece.pairs,
                 stretches=piece.stretches,
             )
-            for block, twin in blocks.items():
-                columns = ", ".join(_COLUMNS[block])
-                store.run(
-                    f"INSERT INTO {twin} ({columns}) SELECT {columns} FROM ({statement(f'blocks/{block}', kept=kept)})",
-                    {"view": piece.profile.view, "cart": piece.profile.cart},
-                )
+            together([partial(self._fill_block, block, twin, kept, piece.profile) for block, twin in blocks.items()])
         return blocks
+
+    def _fill_block(self, block: str, twin: str, kept: str, profile: Profile) -> None:
+        columns = ", ".join(_COLUMNS[block])
+        self.store.run(
+            f"INSERT INTO {twin} ({columns}) SELECT {columns} FROM ({statement(f'blocks/{block}', kept=kept)})",
+            {"view": profile.view, "cart": profile.cart},
+        )

@@ -42,8 +42,12 @@ def stage_uids(
         if any(not held <= plan.clear for plan in wanted.values()):  # else no other day is there to have one
             targets = [(name, day) for name, plan in wanted.items() for day in sorted(plan.clear)]
             for piece in pieces(services, {name: plan.clear for name, plan in fresh.items()}, rows, UID_ROWS):
+                days = [day for _, day in piece.pairs]
                 for name, day in store.rows(
-                    statement("blocks/copies", record_uids=twin), targets=targets, piece=piece.pairs
+                    statement("blocks/copies", record_uids=twin),
+                    {"first": min(days), "last": max(days)},
+                    targets=targets,
+                    piece=piece.pairs,
                 ):
                     found[str(name)].add(day)
         fresh = {name: ServicePlan(frozenset(days), frozenset(days)) for name, days in found.items()}

@@ -48,7 +48,7 @@ def config_of(service: Service) -> int:
     texts = [str(Profile.of(service)), str(service.min_data_date)]
     texts += [
         statement(f"blocks/{name}")
-        for name in ("kept", "event_days", "user_days", "session_parts", "sessions", "record_uids", "losers", "copies")
+        for name in ("kept", "event_days", "user_days", "session_parts", "sessions", "record_uids", "losers")
     ]
     return int.from_bytes(hashlib.sha256("\n".join(texts).encode()).digest()[:8], "big")
 

@@ -4,8 +4,10 @@ Belongs here: everything that names a table or sends a statement. Does not: whic
 """
 
 import secrets
+import threading
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 DATABASE = "analytics_blocks"
 SWAPS_AT_ONCE = 100
+AT_ONCE = 4  # statements side by side
 SETTINGS: Mapping[str, Any] = {"max_partitions_per_insert_block": 0, "join_use_nulls": 0}
 # Tables that travel with a statement, gone when it ends: no list of days is too long, nothing is left behind.
 TRAVELLING = {
@@ -51,6 +54,7 @@ class BlockStore:
     bytes_read: int = 0
     _token: str = field(default_factory=lambda: secrets.token_hex(4))
     _made: list[str] = field(default_factory=list[str])
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self, cluster: str | None) -> None:
         """Make what is missing, drop what a killed refresh staged; nobody else's can be there under the lock."""
@@ -64,28 +68,26 @@ class BlockStore:
 
     def run(self, sql: str, parameters: Mapping[str, Any] | None = None, **tables: Rows) -> None:
         """Execute a statement; `tables` travel with it under their names."""
-        self.statements += 1
         done = self.client.command(
             sql,
             parameters={"services": self.services, **(parameters or {})},
             settings=dict(SETTINGS),
             external_data=_travelling(tables),
         )
-        self.bytes_read += int(getattr(done, "summary", {}).get("read_bytes", 0))
+        self._count(int(getattr(done, "summary", {}).get("read_bytes", 0)))
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None, **tables: Rows) -> Sequence[Sequence[Any]]:
         """The rows of a query; `tables` travel with it under their names."""
-        self.statements += 1
         found = self.client.query(
             sql, parameters={"services": self.services, **(parameters or {})}, external_data=_travelling(tables)
         )
-        self.bytes_read += int(found.summary.get("read_bytes", 0))
+        self._count(int(found.summary.get("read_bytes", 0)))
         return found.result_rows
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
         """Append to one of the small tables."""
         if rows:
-            self.statements += 1
+            self._count(0)
             self.client.raw_insert(
                 f"{DATABASE}.{table}",
                 column_names=list(columns),
@@ -150,6 +152,11 @@ class BlockStore:
         for start in range(0, len(steps), SWAPS_AT_ONCE):
             self.run(f"ALTER TABLE {DATABASE}.{block} {', '.join(steps[start : start + SWAPS_AT_ONCE])}")
 
+    def _count(self, read: int) -> None:
+        with self._counting:
+            self.statements += 1
+            self.bytes_read += read
+
     def _make(self, name: str, definition: str) -> str:
         table = f"{DATABASE}.`{name}__{self._token}`"
         self._made.append(table)
@@ -174,9 +181,9 @@ def _tsv(rows: Rows) -> bytes:
     return "".join("\t".join(map(str, row)) + "\n" for row in rows).encode()
 
 
-def grouped(pairs: Iterable[Pair]) -> dict[str, list[date]]:
-    """The days by service."""
-    found: dict[str, list[date]] = defaultdict(list)
-    for name, day in pairs:
-        found[name].append(day)
-    return found
+def together(calls: Sequence[Callable[[], None]]) -> None:
+    """Make the calls side by side, for most of a small statement is waiting. Raises an error when all have ended."""
+    with ThreadPoolExecutor(max(1, min(len(calls), AT_ONCE))) as pool:
+        waiting = [pool.submit(call) for call in calls]
+    for each in waiting:
+        each.result()

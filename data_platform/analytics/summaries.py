@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_platform.analytics.blocks import DATABASE as BLOCKS
 from data_platform.analytics.blocks import LOCK, Locks
 from data_platform.analytics.metrics import METRICS, Changes, Metric, metric_called, table_of
 from data_platform.analytics.sql_files import statement
+from data_platform.analytics.store import together
 from data_platform.catalog.ddl import literal, on_cluster, qualified, quote
 from data_platform.catalog.models import Service
 
@@ -70,9 +72,8 @@ def rebuild_summaries(
         made = _Tables(client, service, execution_date, cluster)
         state = _read_state(client, service, chosen)
         made.drop(state.leftovers)
-        results = [
-            made.rebuild(state.plan(service, metric, full=full), lambda: locks.check(lease)) for metric in chosen
-        ]
+        plans = [state.plan(service, metric, full=full) for metric in chosen]
+        results = made.rebuild(plans, lambda: locks.check(lease))
         # Behind the swaps: killed in between, the same days are computed again.
         made.note_published(state.newest, chosen)
         return made.read_back(results)
@@ -182,27 +183,38 @@ class _Tables:
     execution_date: date
     cluster: str | None
 
-    def rebuild(self, plan: _Plan, check: Callable[[], None]) -> Summary:
+    def rebuild(self, plans: Sequence[_Plan], check: Callable[[], None]) -> list[Summary]:
+        """Make the tables, side by side. Raises the first error when all have ended."""
+        token = secrets.token_hex(4)
+        staged = [f"{table_of(self.service, plan.metric.name)}__{token}" for plan in plans]
+        made: dict[str, Summary] = {}
+
+        def one(plan: _Plan, twin: str) -> None:
+            made[plan.metric.name] = self._rebuild(plan, twin, check)
+
+        try:
+            together([partial(one, plan, twin) for plan, twin in zip(plans, staged, strict=True)])
+        finally:
+            self.drop(staged)
+        return [made[plan.metric.name] for plan in plans]
+
+    def _rebuild(self, plan: _Plan, twin: str, check: Callable[[], None]) -> Summary:
         """Compute the days of the plan into a twin, take the rest over, exchange the two."""
         started = time.monotonic()
         metric, table = plan.metric, table_of(self.service, plan.metric.name)
-        staged = f"{table}__{secrets.token_hex(4)}"
         bytes_read = 0
-        self._create(staged, plan)
-        try:
-            if plan.bounds:
-                done = self.client.command(
-                    f"INSERT INTO {qualified(DATABASE, staged)} {self._rows(plan)}",
-                    parameters=self._parameters(sorted(plan.days)) | {"first": plan.bounds[0], "last": plan.bounds[1]},
-                )
-                bytes_read = int(getattr(done, "summary", {}).get("read_bytes", 0))
-            check()
-            verb = "EXCHANGE TABLES {} AND {}" if plan.exists else "RENAME TABLE {} TO {}"
-            self.client.command(
-                verb.format(qualified(DATABASE, staged), qualified(DATABASE, table)) + on_cluster(self.cluster)
+        self._create(twin, plan)
+        if plan.bounds:
+            done = self.client.command(
+                f"INSERT INTO {qualified(DATABASE, twin)} {self._rows(plan)}",
+                parameters=self._parameters(sorted(plan.days)) | {"first": plan.bounds[0], "last": plan.bounds[1]},
             )
-        finally:
-            self.drop([staged])
+            bytes_read = int(getattr(done, "summary", {}).get("read_bytes", 0))
+        check()
+        verb = "EXCHANGE TABLES {} AND {}" if plan.exists else "RENAME TABLE {} TO {}"
+        self.client.command(
+            verb.format(qualified(DATABASE, twin), qualified(DATABASE, table)) + on_cluster(self.cluster)
+        )
         seconds = time.monotonic() - started
         return Summary(
             f"{DATABASE}.{table}", metric.name, 0, None, None, self.execution_date, len(plan.days), seconds, bytes_read

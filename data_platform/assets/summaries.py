@@ -117,7 +117,9 @@ def summary_assets(entry: Service, settings: Settings | None = None) -> dg.Asset
                 )
                 executions.succeeded = len(summaries)
             bytes_read = refreshed.bytes_read + sum(summary.bytes_read for summary in summaries)
-            context.instance.add_run_tags(context.run_id, executions_tag(executions, summaries, bytes_read, usd=0.0))
+            context.instance.add_run_tags(
+                context.run.run_id, executions_tag(executions, summaries, bytes_read, usd=0.0)
+            )
             results: list[dg.MaterializeResult[Any]] = []
             for metric, summary in zip(chosen, summaries, strict=True):
                 url, size = export_summary(client, s3, settings.curated_bucket, service, metric)
