@@ -97,6 +97,12 @@ def _print(report: "DemoReport") -> None:
             cells += ["-"] * 3 if row is None else [f"{row[1]:,}", f"{row[2]:,}", _ratio(row[3])]
         users.add_row(day.isoformat(), *cells)
     out.print(users)
+    for drop in report.drops:
+        out.print(
+            f"CSV drop {drop.file}: {drop.applied:,} of {drop.records:,} records in user_statistics, "
+            f"{drop.inconsistencies} inconsistencies",
+            markup=False,
+        )
 
 
 def _ratio(value: float | None) -> str:

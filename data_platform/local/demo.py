@@ -21,12 +21,14 @@ from data_platform.catalog.models import Dataset, Mode, OtelLogsSource
 from data_platform.clients import clickhouse, kafka, postgres, redshift
 from data_platform.errors import PlatformError
 from data_platform.jobs.backfill import Checkpoint, plan_backfill, require_success, run_backfill
+from data_platform.jobs.drops import run_drops
 from data_platform.jobs.instance import open_instance
 from data_platform.jobs.summaries import run_summaries
 from data_platform.loading.agent import Agent
 from data_platform.local.cloud import Cloud, users_environment
 from data_platform.local.sample.load import load_sample
 from data_platform.settings import Settings
+from data_platform.statistics.runs import history
 from data_platform.unload.events import relay_all
 
 if TYPE_CHECKING:
@@ -69,20 +71,41 @@ class DatasetCount:
         return len(counts) == 1
 
 
+@dataclass(frozen=True)
+class DropCount:
+    """A CSV drop: its records, those that were applied, the rows in which table and file differ afterwards."""
+
+    file: str
+    records: int
+    applied: int
+    inconsistencies: int | None
+
+    @property
+    def agree(self) -> bool:
+        """Whether every record stands in the table."""
+        return self.records == self.applied and self.inconsistencies == 0
+
+
 @dataclass
 class DemoReport:
     """Everything the demo has to show."""
 
     datasets: list[DatasetCount]
     active_users: dict[str, list[tuple[date, int, int, float | None]]]  # service: day, dau, mau_30, stickiness
+    drops: list[DropCount]
     loaded_objects: int
     notices: int
     runs: int
     seconds: float
 
     def disagreements(self) -> list[str]:
-        """One line per dataset whose layers differ."""
-        return [
+        """One line per dataset whose layers differ, and per CSV drop that differs from its table."""
+        drops = [
+            f"{drop.file}: {drop.records} records, {drop.applied} applied, {drop.inconsistencies} inconsistencies"
+            for drop in self.drops
+            if not drop.agree
+        ]
+        return drops + [
             f"{each.dataset}: warehouse {each.source_rows}, "
             + ", ".join(f"{stage.value} {count.rows}" for stage, count in each.stages.items())
             + f", delivered {each.delivered_rows}, in the table {each.table_rows}"
@@ -150,13 +173,16 @@ def run_demo(settings: Settings, tell: Tell, advance: Callable[[str, int, int], 
         flow.count_tables()
         tell("product metrics")
         run_summaries(definitions, instance)
+        tell("the CSV drop's event starts a run of its own")
+        dropped = run_drops(definitions, instance, wait_s=DRAIN_TIMEOUT_S)
     notices = _publish_notices(settings)
     return DemoReport(
         list(flow.counts.values()),
         _active_users(settings, catalog),
+        _drops(settings),
         agent.tally.objects,
         notices,
-        flow.runs + 1,
+        flow.runs + 1 + dropped,
         time.monotonic() - started,
     )
 
@@ -230,6 +256,25 @@ def _table_rows(settings: Settings, catalog: Catalog) -> dict[str, int]:
             dataset.key: int(str(client.command(f"SELECT count() FROM {qualified(dataset.domain, dataset.name)}")))
             for dataset in catalog.datasets.values()
         }
+
+
+def _drops(settings: Settings) -> list[DropCount]:
+    """The CSV drops the ledger knows."""
+    ledger = postgres.engine(settings, pool_size=1)
+    try:
+        with ledger.connect() as connection:
+            rows = history(connection)
+    finally:
+        ledger.dispose()
+    return [
+        DropCount(
+            row["key"].rpartition("/")[2],
+            row["records"],
+            row["inserted"] + row["updated"] + row["unchanged"],
+            row["inconsistencies"],
+        )
+        for row in rows
+    ]
 
 
 def _publish_notices(settings: Settings) -> int:
