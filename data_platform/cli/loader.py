@@ -2,7 +2,6 @@
 
 import json
 import logging
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -61,7 +60,9 @@ def loader(
         if until_empty:
             empty = agent.until_empty(timeout)
         else:
-            threading.Event().wait()
+            while True:
+                agent.check()
+                time.sleep(POLL_S)
     except KeyboardInterrupt:
         err.print("finishing what is being loaded")
     finally:

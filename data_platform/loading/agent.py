@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from data_platform.catalog import Catalog
 from data_platform.clients import aws, clickhouse
-from data_platform.errors import Fault
+from data_platform.errors import Fault, PlatformError
 from data_platform.loading.backlog import Backlog, Group
 from data_platform.loading.breaker import Breaker
 from data_platform.loading.domains import DomainState, read_domains
@@ -67,6 +67,7 @@ class Agent:
         self._name = worker_name()
         self._stop = threading.Event()
         self._finished = threading.Event()
+        self._broken = threading.Event()
         self._port = metrics_port
         self._server: MetricsServer | None = None
         self._threads: list[threading.Thread] = []
@@ -132,11 +133,17 @@ class Agent:
             push(aws.cloudwatch(self._settings), self._settings, self.metrics)
             self._warehouse.client.close()
 
+    def check(self) -> None:
+        """Raise PlatformError when a part of the agent has ended by a bug; its traceback is in the log."""
+        if self._broken.is_set():
+            raise PlatformError("the loader cannot go on", hint="the traceback is in its log; start it again")
+
     def until_empty(self, timeout_s: float) -> bool:
         """Wait until the queues are empty (waiting and in flight, anybody's) in two polls; False after the time-out."""
         deadline = time.monotonic() + timeout_s
         empty_polls = 0
         while time.monotonic() < deadline:
+            self.check()
             empty_polls = empty_polls + 1 if self._nothing_left() else 0
             if empty_polls == 2:
                 return True
@@ -157,11 +164,18 @@ class Agent:
             return False
         return all(depth.waiting + depth.in_flight == 0 for depth in depths)
 
-    def _spawn(self, name: str, target: Callable[..., None], *arguments: object) -> threading.Thread:
-        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+    def _spawn(self, name: str, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=self._vital, args=(target, *arguments), name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
-        return thread
+
+    def _vital(self, target: Callable[..., None], *arguments: object) -> None:
+        """Run what the agent cannot do without: an error in it is a bug, and the process had better be started anew."""
+        try:
+            target(*arguments)
+        except Exception:
+            log.exception("%s ended, the loader cannot go on", threading.current_thread().name)
+            self._broken.set()
 
     # Working
 

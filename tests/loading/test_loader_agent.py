@@ -12,7 +12,7 @@ import pytest
 from data_platform.catalog import Catalog, load_catalog
 from data_platform.catalog.keys import dlq_name, queue_name
 from data_platform.clients import aws
-from data_platform.errors import ConfigurationError
+from data_platform.errors import ConfigurationError, PlatformError
 from data_platform.loading import agent as agent_module
 from data_platform.loading import selftest, work
 from data_platform.loading.agent import Agent
@@ -20,6 +20,7 @@ from data_platform.loading.deadletters import Held, drop, let_go, receive_letter
 from data_platform.loading.domains import DomainState, read_domains, write_domain
 from data_platform.loading.errors import CODES, Code
 from data_platform.loading.message import ObjectEvent
+from data_platform.loading.queues import DomainQueue
 from data_platform.local.cloud import Cloud
 from tests.loading.conftest import Bench, rows
 
@@ -280,6 +281,20 @@ def test_stopping_gives_back_what_waits(queue: Queue) -> None:
     agent.stop()
     run(queue, queue.agent())
     assert bench.found() == bench.expected()
+
+
+def test_an_agent_whose_receiving_ended_by_a_bug_does_not_go_on(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object) -> None:
+        raise AssertionError("bug")
+
+    monkeypatch.setattr(DomainQueue, "receive", bug)
+    agent = queue.agent()
+    agent.start()
+    try:
+        with pytest.raises(PlatformError, match="cannot go on"):
+            agent.until_empty(DRAIN_S)
+    finally:
+        agent.stop()
 
 
 class Forgetful:
