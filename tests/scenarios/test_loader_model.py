@@ -233,7 +233,7 @@ def run(cloud: Cloud, overwrite: Overwrite, *, examples: int, steps: int, seeded
 @pytest.mark.scenario
 @pytest.mark.timeout(240)
 def test_a_history_ends_as_the_model_says(cloud: Cloud) -> None:
-    run(cloud, Overwrite.REPLACE, examples=4, steps=10, seeded=True)
+    run(cloud, Overwrite.REPLACE, examples=2, steps=10, seeded=True)
 
 
 @pytest.mark.load
