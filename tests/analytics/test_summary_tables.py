@@ -1,6 +1,6 @@
 """The tables as they are published: incremental equals anew, replays change nothing, a crash costs nothing."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from random import Random
 from typing import Any
 
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.integration
 START = date(2019, 5, 20)  # days of their own: other tests' events stay where they are
 DEFINITIONS = Definitions("Asia/Seoul")
 RUN = date(2024, 9, 1)
+STATEMENTS = 50  # of a refresh of one more day, about three a block
 
 
 @pytest.fixture
@@ -64,6 +65,22 @@ def test_late_events_are_taken_over_day_by_day_and_a_second_run_has_nothing_to_d
     same(desk, service, events)
     checks = [check for metric in METRICS for check in check_summary(desk.client, service, metric, RUN)]
     assert [check for check in checks if not check.passed] == []
+
+
+def test_one_more_day_takes_few_statements_whatever_the_history(desk: Desk, service: Service) -> None:
+    first = int(datetime(2015, 3, 1, 12, tzinfo=UTC).timestamp()) * 10**9
+
+    def day(number: int) -> list[Event]:
+        at = first + number * 86_400 * 10**9
+        return [Event(at + n, "buy", f"u{n}", f"s{number}", f"{number}-{n}", "o", 10 * number + n) for n in range(3)]
+
+    desk.put(service.name, [event for number in range(12) for event in day(number)])
+    publish(desk, service)
+    desk.put(service.name, day(12))
+    refreshed = refresh_blocks(desk.client, desk.locks, [service])
+    assert len(refreshed.days[service.name]) <= 2  # a UTC day lies in two days of Seoul
+    assert refreshed.statements <= STATEMENTS
+    assert refreshed.bytes_read > 0
 
 
 def test_a_replayed_delivery_changes_nothing(desk: Desk, service: Service) -> None:
