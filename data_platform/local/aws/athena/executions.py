@@ -18,6 +18,7 @@ from data_platform.local.faults import FaultBoard
 logger = logging.getLogger(__name__)
 MOST_ACTIVE = 25  # queued and running, as in a new account
 RUNNING_AT_ONCE = 4
+INTERRUPT_EVERY_S = 0.05
 SELECTS = re.compile(r"\s*(\(|select|with|values)\b", re.IGNORECASE)
 _CODE = re.compile(r"\b(DIVISION_BY_ZERO|INVALID_FUNCTION_ARGUMENT|INVALID_CAST_ARGUMENT): [^\n]*")
 
@@ -146,9 +147,7 @@ class Executions:
             query.stopped.set()
             if query.state == "QUEUED":
                 query.state, query.ended, query.reason = "CANCELLED", time.time(), "Query cancelled by user"
-            runner = query.runner
-        if runner is not None:
-            runner.interrupt()
+        threading.Thread(target=_interrupt, args=(query,), name="athena-stop", daemon=True).start()
 
     def ids(self, workgroup: str) -> list[str]:
         """The ids of a workgroup's queries, newest first."""
@@ -222,6 +221,15 @@ class Executions:
             code = str(fail.args.get("code", "GENERIC_INTERNAL_ERROR"))
             words = str(fail.args.get("message", "an internal error occurred"))
             raise QueryFailedError(code, words, category=SYSTEM, retryable=bool(fail.args.get("retryable", True)))
+
+
+def _interrupt(query: Query) -> None:
+    """Interrupt until the query has ended: an interrupt between two statements of DuckDB's stops neither."""
+    while query.ended is None:
+        runner = query.runner
+        if runner is not None:
+            runner.interrupt()
+        time.sleep(INTERRUPT_EVERY_S)
 
 
 def _failure(error: Exception) -> QueryFailedError:

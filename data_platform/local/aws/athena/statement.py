@@ -4,6 +4,7 @@ A query has a DuckDB connection and a scratch folder of its own. It reads the ob
 writes goes to S3 and Glue through their API, as any client's writes would.
 """
 
+import contextlib
 import io
 import re
 import shutil
@@ -92,7 +93,8 @@ class Runner:
 
     def interrupt(self) -> None:
         """Stop what DuckDB does."""
-        self._connection.interrupt()
+        with contextlib.suppress(duckdb.Error):  # closed in the meantime
+            self._connection.interrupt()
 
     def close(self) -> None:
         """Give everything back."""
