@@ -16,6 +16,7 @@ from data_platform.errors import Fault
 from data_platform.settings import Settings
 
 if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
     from sqlalchemy import Engine
 
     from data_platform.ledger.unload_gauges import UnloadGauges
@@ -41,6 +42,7 @@ class UnloadMetrics:
     def __init__(self, settings: Settings, ledger: "Engine") -> None:
         self._settings = settings
         self._ledger = ledger
+        self._cloudwatch: CloudWatchClient | None = None
         self._window = Window()
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -75,8 +77,14 @@ class UnloadMetrics:
         with self._lock:
             window, self._window = self._window, Window()
         data: Any = cloudwatch_data(self._settings.env, window, ages, lag)
-        aws.cloudwatch(self._settings).put_metric_data(Namespace=NAMESPACE, MetricData=data)
+        self._client().put_metric_data(Namespace=NAMESPACE, MetricData=data)
         return len(data)
+
+    def _client(self) -> "CloudWatchClient":
+        """One for all pushes: each new one reads its service's model again, some megabytes."""
+        if self._cloudwatch is None:
+            self._cloudwatch = aws.cloudwatch(self._settings)
+        return self._cloudwatch
 
     def _lag(self) -> int | None:
         if self._settings.kafka_bootstrap_servers is None:
@@ -90,6 +98,7 @@ class UnloadMetrics:
             return None
 
     def _run(self) -> None:
+        self._client()
         while not self._ending.wait(EVERY_S):
             try:
                 self.push()
