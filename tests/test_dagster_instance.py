@@ -4,11 +4,8 @@ import contextlib
 import os
 import subprocess
 import sys
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ from data_platform.assets.keys import DATASET_TAG
 from data_platform.build import build_defs
 from data_platform.errors import ConfigurationError
 from data_platform.jobs.pools import POOLS, ensure_pools
-from tests.desk.conftest import QUIET
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 QUEUED = dg.DagsterRunStatus.QUEUED
@@ -106,39 +102,20 @@ def _ops() -> list[dg.OpDefinition]:
 
 
 @pytest.mark.integration
-def test_a_run_waits_while_others_hold_every_slot_of_its_pool(instance: DagsterInstance) -> None:
+def test_a_step_waits_while_others_hold_every_slot_of_its_pool(instance: DagsterInstance) -> None:
     storage = instance.event_log_storage
     storage.set_concurrency_slots("postgres", 2)
     holders = [str(uuid.uuid4()) for _ in range(2)]
+    late = str(uuid.uuid4())
     assert all(storage.claim_concurrency_slot("postgres", run_id, "step").is_claimed for run_id in holders)
-    begun = threading.Event()
-
-    @dg.op(pool="postgres")
-    def works() -> None:
-        begun.set()
-
-    @dg.job(executor_def=dg.in_process_executor)
-    def job() -> None:
-        works()
-
-    # One thread: Dagster's and SQLAlchemy's logging lock each other out when jobs begin in several at once.
-    with ThreadPoolExecutor(1) as threads:
-        try:
-            run = threads.submit(lambda: job.execute_in_process(instance=instance, run_config=QUIET).success)
-            assert _eventually(lambda: storage.get_concurrency_info("postgres").pending_step_count) == 1
-            assert not begun.is_set(), "it waits while both slots are taken"
-        finally:
-            for run_id in holders:
-                storage.free_concurrency_slots_for_run(run_id)
-        assert run.result(60)
-    assert begun.is_set()
-
-
-def _eventually(ask: Callable[[], int]) -> int:
-    deadline = time.monotonic() + 60
-    while not (found := ask()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found
+    try:
+        assert not storage.claim_concurrency_slot("postgres", late, "step").is_claimed
+        assert storage.get_concurrency_info("postgres").pending_step_count == 1
+        storage.free_concurrency_slots_for_run(holders[0])
+        assert storage.claim_concurrency_slot("postgres", late, "step").is_claimed
+    finally:
+        for run_id in (*holders, late):
+            storage.free_concurrency_slots_for_run(run_id)
 
 
 @pytest.mark.integration

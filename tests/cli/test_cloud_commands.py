@@ -31,6 +31,10 @@ CONTRACT = {
 }
 
 
+# Where the tests themselves run in the background, SIGINT is ignored and would be in the command, too.
+HEARING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
 class Shell:
     """Runs cloud commands for one state folder."""
 
@@ -54,7 +58,10 @@ class Shell:
         return done
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen([*COMMAND, *arguments], env=self.environment, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", HEARING, *COMMAND, *arguments],
+            env=self.environment, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
     def engines(self) -> dict[str, str]:
         """Engine -> state, as `status` tells."""

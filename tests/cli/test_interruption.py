@@ -21,7 +21,11 @@ SLOW_IMPORT = "import time\nprint('importing', flush=True)\ntime.sleep(30)\n"
 def at_terminal(command: list[str], environment: dict[str, str], moment: str) -> tuple[int, str]:
     """Run `command` on a terminal of its own, type Ctrl-C once `moment` has been printed; code and all output."""
     terminal, theirs = pty.openpty()
-    code = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+    # Where the tests themselves run in the background, SIGINT is ignored and would be in the command, too.
+    code = (
+        "import fcntl, os, signal, sys, termios; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, *command],
         stdin=theirs,

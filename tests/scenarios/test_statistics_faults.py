@@ -115,7 +115,8 @@ def test_a_paused_holder_that_wakes_up_writes_nothing(bench: Any, tmp_path: Path
     assert out.startswith("ProcessingError"), (out, err)
     assert bench.table() == {user: (login + 1_000_000, post) for user, (login, post) in expected(5).items()}
     tokens = {token for (token,) in bench.rows("SELECT token FROM batch_jobs")}
-    assert tokens == {1, 2}  # the first holder did some chunks, the second the rest
+    # Chunks run side by side: before the second commit of the first holder there may have been none.
+    assert tokens == {1, 2} or (at != "committed" and tokens == {2})
     bench.assert_ledger_agrees()
     assert bench.staging() == []
 
