@@ -156,7 +156,7 @@ def dies_and_is_made_good(desk: Desk, service: Service, statements: int) -> bool
     return died
 
 
-@pytest.mark.parametrize("statements", [9, 30, 58])
+@pytest.mark.parametrize("statements", [30, *(pytest.param(at, marks=pytest.mark.load) for at in (9, 58))])
 def test_a_run_killed_anywhere_leaves_each_table_old_or_new(desk: Desk, service: Service, statements: int) -> None:
     assert dies_and_is_made_good(desk, service, statements)
 

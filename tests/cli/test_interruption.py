@@ -62,7 +62,7 @@ def test_ctrl_c_while_the_command_line_is_imported_shows_no_traceback(tmp_path: 
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     code, printed = at_terminal([sys.executable, "-m", "data_platform.cli.entry", "--help"], environment, "importing")
     assert code == 130
-    assert printed.splitlines()[-1].removeprefix("^C") == "interrupted"
+    assert printed.rstrip().endswith("interrupted")  # behind the terminal's own ^C
     assert "Traceback" not in printed
 
 
@@ -71,7 +71,7 @@ def test_ctrl_c_in_a_command_says_so_and_leaves_nothing_running(tmp_path: Path) 
     command = [sys.executable, "-m", "data_platform.cli.entry", "demo", "--home", str(tmp_path / "home")]
     code, printed = at_terminal(command, environment, "is up")
     assert code == 130
-    assert printed.splitlines()[-1].removeprefix("^C") == "interrupted"
+    assert printed.rstrip().endswith("interrupted")  # behind the terminal's own ^C
     assert "Traceback" not in printed
     # That no engine is left running is asserted by the session's own fixture, after every run.
 

@@ -158,9 +158,9 @@ def test_users_are_skipped_without_their_table_and_added_once_with_it(loaded: Se
         {"aws_endpoint_url": None},
     ],
 )
-def test_real_engines_are_refused_before_anything_is_touched(loaded: Settings, change: dict[str, object]) -> None:
+def test_real_engines_are_refused_before_anything_is_touched(cloud: Cloud, change: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
-        load_sample(loaded.model_copy(update=change))
+        load_sample(cloud.settings.model_copy(update=change))
 
 
 def test_the_command_says_which_parts_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,11 +251,14 @@ def test_a_format_read_from_its_end_waits_on_disk(http: Http, engine: EngineProc
     made = http(b"SELECT number::Int64 AS a, randomPrintableASCII(100) AS s FROM numbers(50000) FORMAT Parquet").body
     waiting = 0
 
+    def spooled() -> int:
+        return sum(file.stat().st_size for file in (engine.state / "spool").iterdir())
+
     def body() -> Iterator[bytes]:
         nonlocal waiting
         yield made[:-1000]
-        until(lambda: any(file.stat().st_size for file in (engine.state / "spool").iterdir()))
-        waiting = sum(file.stat().st_size for file in (engine.state / "spool").iterdir())
+        until(lambda: spooled() > len(made) // 2, seconds=30)
+        waiting = spooled()
         yield made[-1000:]
 
     statement = f"INSERT INTO {table} (a, s) SETTINGS max_threads = 1 FORMAT Parquet"
