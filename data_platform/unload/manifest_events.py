@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from data_platform.clients import aws
+from data_platform.clients.classify import classify
+from data_platform.errors import Fault
 from data_platform.settings import Settings
 from data_platform.unload.execution import RESULTS_PREFIX
 from data_platform.unload.manifest import MANIFEST_NAME
@@ -67,8 +69,9 @@ class ManifestEvents:
             try:
                 url = url or sqs.get_queue_url(QueueName=queue_name(self._settings.env))["QueueUrl"]
                 self._read(sqs, url)
-            except Exception as error:  # noqa: BLE001 - the reconciler looks by itself, too
-                log.info("events of manifests cannot be read: %s", type(error).__name__)
+            except Exception as error:
+                bug = error if classify(error) is Fault.UNKNOWN else None
+                log.warning("events of manifests cannot be read: %s", type(error).__name__, exc_info=bug)
                 url = None
                 self._ending.wait(PAUSE_S)
 

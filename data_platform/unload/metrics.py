@@ -35,6 +35,12 @@ class Window:
     ended: dict[str, int] = field(default_factory=lambda: {"DONE": 0, "FAILED": 0, "CANCELLED": 0})
     durations: list[float] = field(default_factory=list[float])
 
+    def followed_by(self, later: "Window") -> "Window":
+        """Both as one."""
+        states = self.ended.keys() | later.ended.keys()
+        ended = {state: self.ended.get(state, 0) + later.ended.get(state, 0) for state in states}
+        return Window(ended, [*self.durations, *later.durations])
+
 
 class UnloadMetrics:
     """A thread that tells CloudWatch once a minute; without a region nobody is told."""
@@ -68,7 +74,10 @@ class UnloadMetrics:
                 self._window.durations.append((request.completed_at - begun).total_seconds())
 
     def push(self) -> int:
-        """Send what happened since the last push; returns the data points. Raises what ledger and AWS raise."""
+        """Send what happened since the last push; returns the data points.
+
+        Raises what ledger and AWS raise; what was not sent is in the next push.
+        """
         from data_platform.ledger.unload_gauges import gauges
 
         with self._ledger.connect() as connection:
@@ -77,7 +86,12 @@ class UnloadMetrics:
         with self._lock:
             window, self._window = self._window, Window()
         data: Any = cloudwatch_data(self._settings.env, window, ages, lag)
-        self._client().put_metric_data(Namespace=NAMESPACE, MetricData=data)
+        try:
+            self._client().put_metric_data(Namespace=NAMESPACE, MetricData=data)
+        except Exception:
+            with self._lock:
+                self._window = window.followed_by(self._window)
+            raise
         return len(data)
 
     def _client(self) -> "CloudWatchClient":
@@ -103,9 +117,9 @@ class UnloadMetrics:
             try:
                 self.push()
             except Exception as error:
-                if classify(error) is Fault.UNKNOWN:
-                    raise
-                log.warning("metrics were not sent to CloudWatch: %s", type(error).__name__)
+                # A bug is told with its traceback; the thread goes on, for without data the alarms stay silent.
+                bug = error if classify(error) is Fault.UNKNOWN else None
+                log.warning("metrics were not sent to CloudWatch: %s", type(error).__name__, exc_info=bug)
 
 
 def cloudwatch_data(env: str, window: Window, ages: "UnloadGauges", lag: int | None) -> list[dict[str, object]]:

@@ -1,11 +1,17 @@
 """Metrics and alarms of the service: what is told once a minute, and that each thing that can hang has an alarm."""
 
+import contextlib
+import socket
+import socketserver
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from botocore.exceptions import EndpointConnectionError
 
 from data_platform.clients import aws, postgres
 from data_platform.ledger import outbox
@@ -13,6 +19,7 @@ from data_platform.ledger.unload_gauges import UnloadGauges, gauges
 from data_platform.ledger.unload_requests import UnloadRequest
 from data_platform.ledger.unloads import UnloadStatus, unload_requests
 from data_platform.local.cloud import Cloud
+from data_platform.local.process import free_port
 from data_platform.provisioning.unload_alarms import unload_alarm_requests
 from data_platform.settings import Settings
 from data_platform.unload.metrics import NAMESPACE, UnloadMetrics, Window, cloudwatch_data
@@ -87,6 +94,43 @@ def test_ends_ages_and_lag_reach_cloudwatch(cloud: Cloud, ledger: sa.Engine) -> 
     assert {"OldestRunning", "OldestPending", "OutboxAge", "ListenerLag"} <= {
         each["MetricName"] for each in listed["Metrics"]
     }
+
+
+class _Forwarder(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        target = urlsplit(getattr(self.server, "target", ""))
+        with socket.create_connection((target.hostname or "", target.port or 0)) as there:
+            threading.Thread(target=_pump, args=(self.request, there), daemon=True).start()
+            _pump(there, self.request)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(65536):
+            target.sendall(piece)
+
+
+@pytest.mark.integration
+def test_what_cloudwatch_did_not_take_is_told_with_the_next_push(cloud: Cloud, ledger: sa.Engine) -> None:
+    env, port = f"m{uuid4().hex[:8]}", free_port()
+    settings = cloud.settings.model_copy(update={"env": env, "aws_endpoint_url": f"http://127.0.0.1:{port}"})
+    metrics = UnloadMetrics(settings, ledger)
+    metrics.ended(ended(UnloadStatus.FAILED, 1))
+    with pytest.raises(EndpointConnectionError):
+        metrics.push()
+    metrics.ended(ended(UnloadStatus.FAILED, 1))
+    with socketserver.ThreadingTCPServer(("127.0.0.1", port), _Forwarder) as away_no_more:
+        away_no_more.daemon_threads = True
+        away_no_more.target = cloud.settings.aws_endpoint_url  # type: ignore[attr-defined]
+        threading.Thread(target=away_no_more.serve_forever, args=(0.05,), daemon=True).start()
+        metrics.push()
+        away_no_more.shutdown()
+    now = datetime.now(UTC)
+    points = aws.cloudwatch(cloud.settings).get_metric_statistics(
+        Namespace=NAMESPACE, MetricName="FailedRequests", Dimensions=[{"Name": "Environment", "Value": env}],
+        StartTime=now - timedelta(hours=2), EndTime=now + timedelta(hours=1), Period=3600, Statistics=["Sum"],
+    )["Datapoints"]  # fmt: skip
+    assert sum(point.get("Sum", 0) for point in points) == 2
 
 
 @pytest.mark.integration
