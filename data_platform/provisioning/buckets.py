@@ -85,7 +85,7 @@ def bucket_plans(settings: Settings) -> tuple[BucketPlan, ...]:
 def provision_bucket(s3: "S3Client", plan: BucketPlan, recorder: Recorder) -> None:
     """Make the bucket and put its configuration right. Raises PlatformError naming the action that is not allowed."""
     with naming("s3", plan.name):
-        if not _exists(s3, plan.name):
+        if not bucket_exists(s3, plan.name):
             recorder.change("bucket", plan.name, "create", lambda: _create(s3, plan.name))
             if recorder.dry_run:
                 return
@@ -131,7 +131,8 @@ def _read(s3: "S3Client", bucket: str, aspect: Aspect) -> Any:
         raise
 
 
-def _exists(s3: "S3Client", bucket: str) -> bool:
+def bucket_exists(s3: "S3Client", bucket: str) -> bool:
+    """Whether the bucket is there; a denial raises botocore's ClientError."""
     from botocore.exceptions import ClientError
 
     try:

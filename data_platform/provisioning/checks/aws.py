@@ -12,6 +12,7 @@ from data_platform.catalog import Catalog
 from data_platform.clients import aws
 from data_platform.errors import Fault, PlatformError
 from data_platform.provisioning.aws_calls import AwsClients, connect, naming
+from data_platform.provisioning.buckets import bucket_exists
 from data_platform.provisioning.checks.finding import PROVISION, Finding, failed, ok, skew_finding, warning
 from data_platform.provisioning.routes import Route, routes
 from data_platform.settings import Settings
@@ -40,7 +41,7 @@ def check_bucket(s3: "S3Client", bucket: str) -> list[Finding]:
     subject = f"bucket {bucket}"
     try:
         with naming("s3", bucket):
-            if not _exists(s3, bucket):
+            if not bucket_exists(s3, bucket):
                 return [failed(subject, "does not exist", PROVISION)]
             with probe(s3, bucket, b"doctor") as key:
                 s3.list_objects_v2(Bucket=bucket, Prefix=PROBE_PREFIX, MaxKeys=1)
@@ -118,18 +119,6 @@ def _remove(s3: "S3Client", bucket: str, key: str, version: str | None) -> None:
         else:
             return
     s3.delete_object(Bucket=bucket, Key=key)
-
-
-def _exists(s3: "S3Client", bucket: str) -> bool:
-    from botocore.exceptions import ClientError
-
-    try:
-        s3.head_bucket(Bucket=bucket)
-    except ClientError as error:
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
-            return False
-        raise
-    return True
 
 
 def _queue(clients: AwsClients, queue: str, *, dead_letters: bool) -> list[Finding]:
