@@ -1,19 +1,26 @@
 """Alert texts: many problems in, few messages out, each understandable by somebody who knows only the message. Pure."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 REASONS_SHOWN = 3
-SUBJECTS_SHOWN = 10
+SUBJECTS_SHOWN = 40
 REASON_LENGTH = 600
 NOBODY = "nobody"  # owner of what the catalogue names no owner for
+COMMAND = "data-platform backfill"
+UNTOUCHED = "Nothing tries it again by itself."
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that went wrong: of which subject (dataset or job), in which partition, why, what to do about it."""
+    """One thing that went wrong: of which subject (dataset or job), in which partition, why, what to do about it.
+
+    `again` says who tries it again by itself; where nobody does, a person has to act, and `effect` says what it means
+    for readers until then.
+    """
 
     owner: str
     subject: str
@@ -22,6 +29,8 @@ class Problem:
     reason: str
     next_step: str
     run_id: str  # empty where no run is concerned
+    again: str = ""
+    effect: str = UNTOUCHED
 
 
 @dataclass(frozen=True)
@@ -55,52 +64,95 @@ def group(problems: Iterable[Problem], *, env: str, dagster_url: str | None) -> 
 
 
 def _single(owner: str, subject: str, problems: Sequence[Problem], env: str, dagster_url: str | None) -> Alert:
-    title = f"[{env}] {subject}: {_what(problems)}"
-    lines = [*_reasons(problems), *_again(subject, problems), *_where(problems, dagster_url), _why_you(owner, subject)]
-    return Alert(owner, title, "\n".join(lines))
+    waits = ", is tried again by itself" if all(problem.again for problem in problems) else ""
+    lines = [
+        _act(problems),
+        *_reasons(problems, subject),
+        *_where(problems, dagster_url),
+        _why_you(owner, subject),
+    ]
+    return Alert(owner, f"[{env}] {subject}: {_what(problems)}{waits}", "\n".join(lines))
 
 
 def _summary(owner: str, subjects: dict[str, list[Problem]], env: str, dagster_url: str | None) -> Alert:
-    lines: list[str] = []
+    everything = [problem for problems in subjects.values() for problem in problems]
+    need = "failed and are tried again by themselves" if all(each.again for each in everything) else "need you"
+    lines = [_act(everything), *_reasons(everything, None), "Which:"]
     for subject, problems in sorted(subjects.items())[:SUBJECTS_SHOWN]:
         lines.append(f"- {subject}: {_what(problems)}")
     if len(subjects) > SUBJECTS_SHOWN:
-        lines.append(f"- and {len(subjects) - SUBJECTS_SHOWN} more")
-    everything = [problem for problems in subjects.values() for problem in problems]
-    lines += ["", *_reasons(everything), *_where(everything, dagster_url), _why_you(owner, "them")]
-    return Alert(owner, f"[{env}] {len(subjects)} datasets and jobs need you", "\n".join(lines))
+        lines.append(f"- and {len(subjects) - SUBJECTS_SHOWN} more, all red in Dagster under Assets")
+    lines += [*_where(everything, dagster_url), _why_you(owner, None)]
+    return Alert(owner, f"[{env}] {len(subjects)} datasets and jobs {need}", "\n".join(lines))
+
+
+def _act(problems: Sequence[Problem]) -> str:
+    """Whether a person has to do something now, and what it means if nobody does."""
+    mine = [problem for problem in problems if not problem.again]
+    if not mine:
+        return "Act now: no. " + " ".join(dict.fromkeys(f"{problem.again}." for problem in problems))
+    return "Act now: yes. " + " ".join(dict.fromkeys(problem.effect for problem in mine))
 
 
 def _what(problems: Sequence[Problem]) -> str:
     parts: list[str] = []
     for what in dict.fromkeys(problem.what for problem in problems):
-        days = sorted({p.partition for p in problems if p.what == what and p.partition is not None})
-        text = what
-        if len(days) == 1:
-            text += f" for {days[0]}"
-        elif days:
-            text += f" for {len(days)} days between {days[0]} and {days[-1]}"
-        parts.append(text)
+        days = _days(problem for problem in problems if problem.what == what)
+        parts.append(f"{what} for {days}" if days else what)
     return "; ".join(parts)
 
 
-def _reasons(problems: Sequence[Problem]) -> list[str]:
-    counted = Counter((problem.reason[:REASON_LENGTH], problem.next_step) for problem in problems)
+def _days(problems: Iterable[Problem]) -> str:
+    """The days in words; a range without gaps as its ends."""
+    days = sorted({problem.partition for problem in problems if problem.partition is not None})
+    if len(days) <= REASONS_SHOWN:
+        return ", ".join(days)
+    whole = _is_range(days[0], days[-1], len(days))
+    return f"{len(days)} days, {days[0]} to {days[-1]}" + ("" if whole else " (not all between)")
+
+
+def _is_range(first: str, last: str, count: int) -> bool:
+    try:
+        return (date.fromisoformat(last) - date.fromisoformat(first)).days + 1 == count
+    except ValueError:  # partitions that are no days
+        return True
+
+
+def _reasons(problems: Sequence[Problem], subject: str | None) -> list[str]:
+    """The commonest reasons, each with what to do; `subject`: the only one concerned."""
+    by_reason: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for problem in problems:
+        by_reason[problem.reason[:REASON_LENGTH], problem.next_step].append(problem)
+    ordered = sorted(by_reason.items(), key=lambda each: -len(each[1]))
     lines: list[str] = []
-    for (reason, next_step), count in counted.most_common(REASONS_SHOWN):
-        times = f" ({count} times)" if count > 1 else ""
-        lines += [f"Why{times}: {reason}", f"What to do: {next_step}"]
-    if len(counted) > REASONS_SHOWN:
-        lines.append(f"There are {len(counted) - REASONS_SHOWN} more reasons; the runs tell them.")
+    for (reason, next_step), found in ordered[:REASONS_SHOWN]:
+        among = "" if len(ordered) == 1 else f" ({_days(found)})" if subject else f" ({len(found)} of {len(problems)})"
+        lines.append(f"Why{among}: {reason}")
+        lines.append(
+            f"{'If it fails again' if all(each.again for each in found) else 'What to do'}: {_sentence(next_step)}"
+        )
+        lines += _again(subject, found)
+    if len(ordered) > REASONS_SHOWN:
+        lines.append(f"There are {len(ordered) - REASONS_SHOWN} more reasons; the runs tell them.")
     return lines
 
 
-def _again(subject: str, problems: Sequence[Problem]) -> list[str]:
+def _sentence(text: str) -> str:
+    """Hints of errors are written small and without a full stop, as the command line shows them."""
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _again(subject: str | None, problems: Sequence[Problem]) -> list[str]:
     """The command that makes the days of a dataset again; a subject without days is made otherwise."""
     days = sorted({problem.partition for problem in problems if problem.partition is not None})
-    if not days or subject.count("/") != 1:
+    subjects = {problem.subject for problem in problems}
+    told = any(COMMAND in problem.next_step for problem in problems)
+    if told or not days or any(each.count("/") != 1 for each in subjects):
         return []
-    return [f"To make the days again: data-platform backfill {subject} --from {days[0]} --to {days[-1]}"]
+    again = "it" if len(days) == 1 else "them"
+    safe = "" if len(days) == 1 or _is_range(days[0], days[-1], len(days)) else " (making good days again is safe)"
+    key = subject or "DATASET"
+    return [f"Then make {again} again: {COMMAND} {key} --from {days[0]} --to {days[-1]}{safe}"]
 
 
 def _where(problems: Sequence[Problem], dagster_url: str | None) -> list[str]:
@@ -108,11 +160,14 @@ def _where(problems: Sequence[Problem], dagster_url: str | None) -> list[str]:
     if not runs:
         return []
     shown = [f"{dagster_url.rstrip('/')}/runs/{run}" if dagster_url else f"run {run}" for run in runs[:REASONS_SHOWN]]
-    more = [f"and {len(runs) - REASONS_SHOWN} more runs"] if len(runs) > REASONS_SHOWN else []
-    return ["Where in Dagster: " + ", ".join([*shown, *more])]
+    more = [f"and {len(runs) - REASONS_SHOWN} more"] if len(runs) > REASONS_SHOWN else []
+    return ["See the run: " + ", ".join([*shown, *more])]
 
 
-def _why_you(owner: str, subject: str) -> str:
-    if owner not in {"", NOBODY}:
-        return f"Sent to {owner}, who owns {subject} in the data platform's catalogue."
-    return "Sent to you because nobody else is named for it: see * in DATA_PLATFORM_ALERT_ROUTES."
+def _why_you(owner: str, subject: str | None) -> str:
+    if owner in {"", NOBODY}:
+        return "Sent to you because nobody else is named for it: see * in DATA_PLATFORM_ALERT_ROUTES."
+    if subject is None:
+        return f"Sent to {owner}, who owns them in the data platform's catalogue (catalog/)."
+    file = f"catalog/datasets/{subject}.yaml" if subject.count("/") == 1 else "catalog/"
+    return f"Sent to {owner}, who owns {subject} in the data platform's catalogue ({file})."

@@ -136,8 +136,14 @@ def _raw(client: "Client", service: Service) -> Check:
         },
     ).result_rows  # fmt: skip
     counted = {row[0]: (int(row[1]), int(row[2])) for row in raw}
-    wrong = [(day, shown[day], counted.get(day)) for day in sorted(shown) if shown[day] != counted.get(day)]
+    wrong = [
+        (day, _told(shown[day]), _told(counted.get(day))) for day in sorted(shown) if shown[day] != counted.get(day)
+    ]
     return _compared("dau", "equals_raw_events", wrong, "the raw events")
+
+
+def _told(counts: tuple[int, int] | None) -> str:
+    return "nothing" if counts is None else f"{counts[0]} events of {counts[1]} users"
 
 
 def _intervals(client: "Client", service: Service) -> Check:
@@ -154,9 +160,9 @@ def _compared(metric: str, name: str, rows: Sequence[Sequence[Any]], other: str)
     if not rows:
         return Check(metric, name, passed=True, detail=f"equal to {other} on every day compared")
     day, mine, theirs = rows[0]
-    return Check(
-        metric, name, passed=False, detail=f"{day}: {mine} here, {theirs} in {other}; {len(rows)} days or more differ"
-    )
+    more = "" if len(rows) == 1 else f"; {len(rows)} days or more differ"
+    detail = f"{day}: {mine} in the table of {metric}, {theirs} in {other}{more}"
+    return Check(metric, name, passed=False, detail=detail)
 
 
 def _revisions(client: "Client", service: Service) -> dict[str, int]:

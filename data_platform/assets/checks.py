@@ -25,6 +25,7 @@ BOUNDARY: Mapping[Stage, str] = {
     Stage.CURATED: layers.CURATED,
     Stage.CLICKHOUSE: layers.LOADED,
 }
+NEXT_STEP = "next_step"  # metadata of an evaluation: what to do
 SEVERITY = {Weight.ERROR: dg.AssetCheckSeverity.ERROR, Weight.WARNING: dg.AssetCheckSeverity.WARN}
 
 
@@ -52,6 +53,16 @@ def check_specs(dataset: Dataset) -> list[dg.AssetCheckSpec]:
         ]
 
 
+def told(finding: Finding) -> str:
+    """What the UI shows beside a check: what was found and, where it did not pass, what to do."""
+    return f"{finding.sentence} {finding.step}".strip()
+
+
+def metadata_of(finding: Finding) -> dict[str, int | float | str]:
+    """The numbers behind the sentence; `next_step` apart, for who writes messages."""
+    return {**finding.facts, **({NEXT_STEP: finding.step} if finding.step else {})}
+
+
 @dataclass(frozen=True)
 class StageChecks:
     """Asks the selected checks of one dataset through the run's connections, from the threads its days run in."""
@@ -75,7 +86,7 @@ class StageChecks:
         if breach is not None:
             raise BoundaryError(
                 breach.sentence,
-                hint="do what the reason says; until the check passes, the day's later layers are not made",
+                hint=f"{breach.step.rstrip('.')}. The day's later layers are not made until then",
             )
 
     def _wants(self, stage: Stage, name: str) -> bool:
@@ -104,8 +115,8 @@ class StageChecks:
             check_name=finding.check,
             passed=finding.passed,
             severity=SEVERITY[finding.weight],
-            description=finding.sentence,
-            metadata=dict(finding.facts),
+            description=told(finding),
+            metadata=metadata_of(finding),
             blocking=finding.check == BOUNDARY[stage],
             partition=None if partitions_of(self.dataset) is None else ds.isoformat(),
         )

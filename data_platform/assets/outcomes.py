@@ -4,10 +4,12 @@ Each such day leaves an observation on the layer where it stopped: the reason st
 the repairing schedule reads it, and alerts are written from it.
 """
 
+import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import dagster as dg
 
@@ -24,6 +26,11 @@ RETRIED = frozenset({Fault.TRANSIENT, Fault.THROTTLED})
 # What an op repeats by itself: what may pass and did not within the retries where it happened. About 5 and 10 s: a
 # failover of a minute is the run-retries daemon's, a longer outage the repairing schedule's.
 OP_RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+TRIED_AGAIN: Mapping[bool, str] = {
+    True: "by its daily schedule, while the day is one of the last DATA_PLATFORM_LOOKBACK_DAYS",
+    False: "not by itself",
+}
 
 Finished = tuple[dg.AssetKey, str]
 
@@ -55,25 +62,26 @@ class DayOutcome:
                 "fault": self.fault.value,
                 "reason": self.reason,
                 "next_step": self.next_step,
+                "tried_again": TRIED_AGAIN[self.outcome is Outcome.HELD_BACK or self.fault in RETRIED],
             },
         )
 
 
 NEXT_STEP: Mapping[Fault, str] = {
-    Fault.TRANSIENT: "Nothing yet: it is tried again by itself, at the latest by the next daily schedule. If it stays, "
-    "see whether the named system is up: data-platform doctor.",
-    Fault.THROTTLED: "Nothing yet: it is tried again by itself, at the latest by the next daily schedule. If it stays, "
-    "fewer runs have to go at once: lower the engine's pool in Dagster, under Deployment, Concurrency.",
-    Fault.PERMANENT: "Correct the cause, then materialise the partition; it is not tried again by itself.",
-    Fault.CONFIGURATION: "Correct the setting, grant or table that is named (data-platform doctor finds most of it), "
-    "then materialise the partition.",
-    Fault.UNKNOWN: "Nobody foresaw this answer: read the run's log. Materialising the partition again is safe; if it "
-    "fails in the same way, it is a mistake in the platform, and its team has to know.",
+    Fault.TRANSIENT: "See whether the system that is named is up: data-platform doctor.",
+    Fault.THROTTLED: "Let fewer runs go at once: in Dagster, Deployment, Concurrency, lower the limit of the engine's "
+    "pool (redshift, clickhouse, athena or postgres). If nothing else was running, the engine is too small for this "
+    "day: give it more memory or connections.",
+    Fault.PERMANENT: "Correct the cause.",
+    Fault.CONFIGURATION: "data-platform doctor tells which setting, right or table is missing and how to make it.",
+    Fault.UNKNOWN: "Open the run's log. Running it again is safe. If it fails in the same way it is a mistake in the "
+    "platform and not in the data: give the run's link to the team that runs the platform.",
 }
 WAITS = (
     "Nothing: it is asked every half hour and made once its source is complete. Too long? Ask the source's owner; the "
-    "condition is source.ready in the catalogue."
+    "condition is source.ready in the dataset's catalogue file."
 )
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def outcome_of(error: BaseException) -> DayOutcome:
@@ -83,9 +91,20 @@ def outcome_of(error: BaseException) -> DayOutcome:
         reason, hint = error.message, error.hint
     else:
         reason, hint = f"{type(error).__name__}: {error}".strip(), None
+        if fault is Fault.UNKNOWN:
+            reason = f"an error in the platform's own code, {reason}{_place(error)}"
     if isinstance(error, NotReadyError):
         return DayOutcome(Outcome.HELD_BACK, fault, reason[:2000], WAITS)
     return DayOutcome(Outcome.FAILED, fault, reason[:2000], hint or NEXT_STEP[fault])
+
+
+def _place(error: BaseException) -> str:
+    """Where in the platform an error came from: the innermost of its own lines, empty where there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(PACKAGE):
+            return f" (data_platform/{path.relative_to(PACKAGE).as_posix()}, line {frame.lineno})"
+    return ""
 
 
 def read_outcome(observation: dg.AssetObservation) -> DayOutcome | None:

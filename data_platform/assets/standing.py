@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from data_platform.assets.checks import SEVERITY
+from data_platform.assets.checks import SEVERITY, metadata_of, told
 from data_platform.assets.keys import Stage, partitions_of, stage_key, stages_of
 from data_platform.assets.outcomes import read_outcome
 from data_platform.catalog import Catalog
@@ -109,7 +109,7 @@ def failed_partitions(instance: dg.DagsterInstance, dataset: Dataset) -> dict[st
         found = instance.get_status_by_partition(key, days, partitions) or {}
         for day, status in found.items():
             if status is not None and status.value == "FAILED":
-                failed[day] = (stage.value, "its run ended without saying why; see the run's log.")
+                failed[day] = (stage.value, "its run ended without saying why; the run's log has it.")
     for stage in stages_of(dataset) if failed else ():
         _add_reasons(instance, stage_key(stage, dataset), stage, failed)
     return failed
@@ -137,6 +137,6 @@ def _result(key: dg.AssetKey, finding: Finding) -> dg.AssetCheckResult:
         check_name=finding.check,
         passed=finding.passed,
         severity=SEVERITY[finding.weight],
-        description=finding.sentence,
-        metadata=dict(finding.facts),
+        description=told(finding),
+        metadata=metadata_of(finding),
     )

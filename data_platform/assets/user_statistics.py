@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 import dagster as dg
 
+from data_platform.assets.checks import NEXT_STEP
 from data_platform.catalog.keys import KeyFormatError, parse_object_identity
 from data_platform.catalog.models import UserStatistics
 from data_platform.clients import aws, postgres
@@ -26,6 +27,11 @@ FILES_KEY = dg.AssetKey([GROUP, "files"])
 TABLE_KEY = dg.AssetKey([GROUP, "user_statistics"])
 FILES = dg.DynamicPartitionsDefinition(name="user_statistics_files")
 CONSERVATION, TABLE_MATCHES_FILE = "conservation", "table_matches_file"
+TABLE_DIFFERS = "{wrong:,} of {rows:,} rows of {url} are not in the table as the file has them."
+APPLY_AGAIN = (
+    "Compare again and apply what differs: data-platform statistics apply {url}. Where a newer file or somebody else "
+    "changed these rows since, do nothing."
+)
 OWNERS = ["team:data-platform"]
 # Dagster refuses control characters in partition keys, S3 takes them in keys.
 _KEPT = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
@@ -142,23 +148,38 @@ def user_statistics_checks() -> list[dg.AssetChecksDefinition]:
 
 
 def _checks(outcome: Outcome) -> Sequence[dg.AssetCheckResult]:
+    url, wrong = outcome.file.url, outcome.inconsistencies or 0
     return [
-        dg.AssetCheckResult(
-            check_name=CONSERVATION,
-            passed=outcome.conserved,
-            metadata={
-                "records": outcome.records,
-                "applied": outcome.applied,
-                "rejected": outcome.rejected,
-                "withheld": outcome.withheld,
-            },
+        user_statistics_check(
+            CONSERVATION,
+            ""
+            if outcome.conserved
+            else f"{url} has {outcome.records:,} records; those applied, rejected and withheld are not as many.",
+            "This is a mistake in the platform: give this run's link to the team that runs it, with the output of "
+            f"data-platform statistics audit {url}",
+            records=outcome.records,
+            applied=outcome.applied,
+            rejected=outcome.rejected,
+            withheld=outcome.withheld,
         ),
-        dg.AssetCheckResult(
-            check_name=TABLE_MATCHES_FILE,
-            passed=outcome.inconsistencies == 0,
-            metadata={"rows_compared": outcome.applied, "inconsistencies": outcome.inconsistencies or 0},
+        user_statistics_check(
+            TABLE_MATCHES_FILE,
+            TABLE_DIFFERS.format(wrong=wrong, rows=outcome.applied, url=url) if wrong else "",
+            APPLY_AGAIN.format(url=url),
+            rows_compared=outcome.applied,
+            inconsistencies=wrong,
         ),
     ]
+
+
+def user_statistics_check(name: str, breach: str, step: str, **measured: int) -> dg.AssetCheckResult:
+    """A check; `breach` says what is wrong, empty where it passed."""
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not breach,
+        description=f"{breach} {step}" if breach else None,
+        metadata={**measured, **({NEXT_STEP: step} if breach else {})},
+    )
 
 
 def _metadata(outcome: Outcome) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from data_platform.loading.contents import manifest_objects
 from data_platform.loading.rebuild import Warehouse
 from data_platform.loading.register import State, TablePartition
 from data_platform.loading.target import Target
-from data_platform.quality.finding import Finding
+from data_platform.quality.finding import Finding, make_again
 from data_platform.settings import Settings
 from data_platform.unload.datasets import proven_unload
 
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 UNLOADED, CURATED, LOADED = "rows_agree_with_redshift", "rows_agree_with_source", "rows_agree_with_curated"
 DESCRIPTIONS = {
-    UNLOADED: "Redshift's own count of the rows it unloaded = the rows of the files in the manifest, all in place.",
-    CURATED: "Rows of the newest unload = rows of the curated files = rows the curated manifest tells.",
-    LOADED: "Rows of the curated manifest = rows in ClickHouse = rows in the loader's register, object by object.",
+    UNLOADED: "Redshift counted as many unloaded rows as its manifest's files hold, and all of these are on S3.",
+    CURATED: "The day's newest unload, its curated Parquet files and their manifest have the same number of rows.",
+    LOADED: "Each curated file of the day has as many rows in ClickHouse as its manifest says; no others are there.",
 }
+
+IF_AGAIN = "If they differ again, it is a mistake in the platform: give the run's link to the team that runs it."
 
 
 def unload_proven(rows: int, files: int) -> Finding:
@@ -42,8 +44,8 @@ def check_unload(settings: Settings, s3: "S3Client", ledger: "Engine", dataset: 
     try:
         proven = proven_unload(settings, s3, ledger, dataset, ds)
     except PlatformError as error:
-        sentence = f"{dataset.key} {ds}: {error.message}. Materialise the unload layer of the day again."
-        return Finding(UNLOADED, False, sentence)
+        sentence = f"{dataset.key} {ds}: {error.message}."
+        return Finding(UNLOADED, False, sentence, step=f"Unload the day again: {make_again(dataset, ds)}")
     return unload_proven(proven.result.rows, len(proven.result.files))
 
 
@@ -55,10 +57,10 @@ def check_curated(
     `ledger` is only called for a dataset from Redshift: no other has unloads.
     """
     where = f"{dataset.key} {ds}"
+    step = f"Make its curated files again: {make_again(dataset, ds, stages='curated,clickhouse')}"
     stored = read_manifest(s3, settings.curated_bucket, dataset.domain, dataset.name, ds)
     if stored is None:
-        sentence = f"{where} has no curated manifest. Materialise the curated layer of the day."
-        return Finding(CURATED, False, sentence)
+        return Finding(CURATED, False, f"{where} has no curated manifest.", step=step)
     manifest = stored.manifest
     facts: dict[str, int | float | str] = {
         "source_rows": manifest.source.rows,
@@ -67,12 +69,12 @@ def check_curated(
         "made_from": manifest.source.version,
     }
     if manifest.rows != manifest.source.rows:
-        sentence = f"{where}: {manifest.source.rows:,} rows were read and {manifest.rows:,} were written. "
-        return Finding(CURATED, False, sentence + "Materialise the curated layer of the day again.", facts=facts)
+        sentence = f"{where}: its source has {manifest.source.rows:,} rows, its curated files have {manifest.rows:,}."
+        return Finding(CURATED, False, sentence, step=f"{step}. {IF_AGAIN}", facts=facts)
     if isinstance(dataset.source, RedshiftSource):
         stale = _stale_unload(ledger(), dataset, ds, stored)
         if stale is not None:
-            return Finding(CURATED, False, f"{where}: {stale}", facts=facts)
+            return Finding(CURATED, False, f"{where}: {stale}", step=step, facts=facts)
     return Finding(CURATED, True, f"{manifest.rows:,} rows in {len(manifest.files)} files.", facts=facts)
 
 
@@ -105,9 +107,9 @@ def check_loaded(warehouse: Warehouse, dataset: Dataset, ds: date) -> Finding:
     return Finding(
         LOADED,
         False,
-        f"{where}: {len(wrong)} objects differ; {first} has {curated.get(first, 0):,} rows in the curated manifest, "
-        f"{found.get(first, 0):,} in ClickHouse and {registered.get(first, 0):,} in the register. "
-        "Materialise the clickhouse layer of the day: it rebuilds the partition from its curated files.",
+        f"{where}: {len(wrong)} files differ; {first} has {curated.get(first, 0):,} rows in the curated manifest, "
+        f"{found.get(first, 0):,} in ClickHouse and {registered.get(first, 0):,} by the loader's own account.",
+        step=f"Rebuild the day from its curated files: {make_again(dataset, ds, stages='clickhouse')}. {IF_AGAIN}",
         facts=facts,
     )
 
@@ -120,10 +122,10 @@ def _stale_unload(ledger: "Engine", dataset: Dataset, ds: date, stored: StoredMa
         newest = dataset_unloads.latest(connection, dataset.key, ds.isoformat(), status="DONE")
     source = stored.manifest.source
     if newest is None:
-        return f"the curated partition tells of {source.version}, the ledger of no finished unload. Unload the day."
+        return f"the curated files were made from {source.version}, but no unload of the day was finished."
     if source.version != f"attempt {newest.attempt}" or source.rows != newest.rows:
         return (
-            f"the newest unload is attempt {newest.attempt} with {newest.rows:,} rows, the curated partition was made "
-            f"from {source.version} with {source.rows:,}. Materialise the curated layer of the day."
+            f"the newest unload is attempt {newest.attempt} with {newest.rows:,} rows, the curated files were made "
+            f"from {source.version} with {source.rows:,}."
         )
     return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from data_platform.catalog.ddl import DS, qualified, quote
 from data_platform.catalog.models import Check, Dataset, NotNull, Range, RowDrift, Unique
-from data_platform.quality.finding import Finding, Weight
+from data_platform.quality.finding import Finding, Weight, make_again
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -91,15 +91,15 @@ def judge(dataset: Dataset, ds: date, rule: Rule, rows: int, value: object) -> F
     breaching = int(value or 0)  # pyright: ignore[reportArgumentType]
     facts: dict[str, int | float | str] = {"rows": rows, "breaching_rows": breaching}
     if breaching == 0:
-        return Finding(rule.name, True, f"{rule.description} {rows:,} rows hold to it.", rule.weight, facts)
+        return Finding(rule.name, True, f"{rule.description} {rows:,} rows hold to it.", rule.weight, facts=facts)
     facts["show_them"] = rows_sql(dataset, ds, rule.check)
     return Finding(
         rule.name,
         False,
-        f"{breaching:,} of {rows:,} rows of {dataset.key} {ds} breach the rule: {rule.description} "
-        "SQL that shows them stands in the check's metadata in Dagster. Correct them at the source and materialise "
-        "the day again, or correct the rule in the catalogue.",
+        f"{breaching:,} of {rows:,} rows of {dataset.key} {ds} breach the rule: {rule.description}",
         rule.weight,
+        "See them with the SQL in the check's metadata in Dagster (show_them). Correct them at the source and make the "
+        f"day again: {make_again(dataset, ds)}. Where the rule is wrong, correct it in the dataset's catalogue file.",
         facts,
     )
 
@@ -119,18 +119,19 @@ def _judge_drift(dataset: Dataset, ds: date, rule: Rule, check: RowDrift, rows: 
     facts: dict[str, int | float | str] = {"rows": rows, "median_rows": median, "days_compared": days}
     if days < DRIFT_LEAST_DAYS:
         sentence = f"Only {days} earlier partitions: too few to compare with."
-        return Finding(rule.name, True, sentence, rule.weight, facts)
+        return Finding(rule.name, True, sentence, rule.weight, facts=facts)
     drift = abs(rows - median) / median if median else float(rows > 0)
     facts["drift"] = round(drift, 4)
     if drift <= check.tolerance:
-        return Finding(rule.name, True, f"{rows:,} rows, {drift:.0%} off the median.", rule.weight, facts)
+        return Finding(rule.name, True, f"{rows:,} rows, {drift:.0%} off the median.", rule.weight, facts=facts)
     return Finding(
         rule.name,
         False,
         f"{dataset.key} {ds}: {rows:,} rows where the median of the {days} partitions before is {median:,.0f}, "
-        f"{drift:.0%} off; {check.tolerance:.0%} is allowed. See whether the source is complete; if so, nothing is to "
-        "be done.",
+        f"{drift:.0%} off; {check.tolerance:.0%} is allowed.",
         rule.weight,
+        "Ask the owner of the source whether the day is complete there. If it is, do nothing; if not, once it is: "
+        f"{make_again(dataset, ds)}",
         facts,
     )
 

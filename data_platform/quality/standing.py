@@ -8,13 +8,14 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from data_platform.catalog.models import Dataset, Mode
-from data_platform.quality.finding import Finding
+from data_platform.quality.finding import Finding, make_again
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 LATEST = "latest_day_is_there"
 NONE_FAILED = "no_partition_left_failed"
+NAMED = 10  # days named in a sentence
 # Registered days: partitions that were rebuilt, and objects that were loaded by their events.
 _REGISTERED = """
 SELECT domain, table, groupUniqArray(ds) FROM
@@ -59,9 +60,10 @@ def judge_latest(
     return Finding(
         LATEST,
         False,
-        f"{dataset.key}: {day} should be in ClickHouse by now and is not. Look at that partition's events for what "
-        f"held it back; if there are none, its schedule is not running. "
-        f"To make it: data-platform backfill {dataset.key} --from {day} --to {day}",
+        f"{dataset.key}: {day} should be in ClickHouse by now and is not.",
+        step="Look at that partition's events in Dagster for what held it back; where there are none, its daily "
+        "schedule is off (Dagster, Automation; DATA_PLATFORM_SCHEDULES). To make it now: "
+        f"{make_again(dataset, day)}",
         facts={"newest_expected": day.isoformat()},
     )
 
@@ -73,11 +75,13 @@ def judge_failed(dataset: Dataset, failed: Mapping[str, tuple[str, str]]) -> Fin
     days = sorted(failed)
     layer, reason = failed[days[-1]]
     reason = reason if reason.endswith((".", "!", "?")) else f"{reason}."
+    named = ", ".join(days) if len(days) <= NAMED else f"{', '.join(days[:NAMED])} and {len(days) - NAMED} more"
     return Finding(
         NONE_FAILED,
         False,
-        f"{dataset.key}: {len(days)} partitions are left failed ({days[0]}"
-        f"{'' if len(days) == 1 else ' to ' + days[-1]}); {days[-1]} in its layer {layer}: {reason} "
-        f"When the cause is gone: data-platform backfill {dataset.key} --from {days[0]} --to {days[-1]}",
+        f"{dataset.key}: {'1 day is' if len(days) == 1 else f'{len(days)} days are'} left failed: {named}. The newest, "
+        f"{days[-1]}, failed in its layer {layer}: {reason}",
+        step="Do what stands as the next step beside each day in Dagster. Then make them again, which is also safe for "
+        f"the good days between: data-platform backfill {dataset.key} --from {days[0]} --to {days[-1]}",
         facts={"failed_partitions": len(days), "newest_failed": days[-1]},
     )

@@ -101,10 +101,11 @@ def sentence(domain: str, count: int) -> str:
     """What a person needs to know of a domain's dead letters."""
     if not count:
         return f"No load of the domain {domain} was given up."
-    loads = "1 load" if count == 1 else f"{count:,} loads"
+    files = "1 file" if count == 1 else f"{count:,} files"
     return (
-        f"{loads} of the domain {domain} failed for good; the rows are missing from ClickHouse. Each with its reason: "
-        f"data-platform dlq list --domain {domain}. When the cause is gone: data-platform dlq replay --domain {domain}"
+        f"{files} of the domain {domain} could not be loaded and are not tried any more; their rows are missing from "
+        f"ClickHouse. 1. Each with its reason and what to do: data-platform dlq list --domain {domain}. 2. Remove the "
+        f"cause. 3. Have them loaded: data-platform dlq replay --domain {domain}"
     )
 
 

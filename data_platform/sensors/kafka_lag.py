@@ -139,10 +139,11 @@ def problem_of(lag: Lag, limit: int) -> Problem:
         f"consumer group {lag.group}",
         f"{lag.records:,} records behind in topic {lag.topic}",
         None,
-        f"{lag.records:,} records of {lag.topic} wait to be read; the limit is {limit:,}.",
-        "See whether the group's consumer runs and what its log says. Kafka keeps records for the topic's retention: "
-        "what is not read by then is lost. This is told once, until the group has caught up.",
+        f"{lag.records:,} records wait to be read; the limit is {limit:,} (DATA_PLATFORM_KAFKA_LAG_LIMIT).",
+        f"Tell whoever runs the consumer {lag.group}: does it run, and what does its log say? You are told once, and "
+        "again only after it has caught up.",
         "",
+        effect="Records that are not read within the topic's retention are lost to this group.",
     )
 
 

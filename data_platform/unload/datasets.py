@@ -88,8 +88,9 @@ def check_ready(settings: Settings, dataset: Dataset, ds: date) -> None:
         row = cursor.fetchone()
     if row is None or row[0] is not True:
         raise NotReadyError(
-            f"{dataset.key} of {ds} is not ready: its readiness condition says {row[0] if row else 'nothing'}",
-            hint="run it again once the source is complete; the condition is `source.ready` in the catalogue",
+            f"{dataset.key} of {ds} waits for its source: source.ready gave {row[0] if row else 'no row'}, not true",
+            hint="the sensor source_changes asks again every half hour and starts the day then; by hand, run it again "
+            "once the source is complete. The condition is source.ready in the dataset's catalogue file",
         )
 
 

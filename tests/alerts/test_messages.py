@@ -14,8 +14,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from data_platform.alerts.message import Alert, Problem, group
-from data_platform.assets.checks import BoundaryError
+from data_platform.assets.checks import BoundaryError, metadata_of, told
 from data_platform.assets.outcomes import outcome_of
+from data_platform.assets.user_statistics import APPLY_AGAIN, TABLE_DIFFERS, user_statistics_check
 from data_platform.catalog.models import NotNull, Range, RowDrift
 from data_platform.errors import ConfigurationError, PlatformError, ThrottledError, TransientError, UnknownOutcomeError
 from data_platform.quality import layers
@@ -23,9 +24,9 @@ from data_platform.quality.rules import judge, rules_of
 from data_platform.quality.standing import expected_days, judge_failed, judge_latest
 from data_platform.sensors.dlq import sentence
 from data_platform.sensors.kafka_lag import Lag, problem_of
-from data_platform.sensors.run_failure import PROCESS_ENDED, reason_of_check, step_of_check
+from data_platform.sensors.problems import DAY_MISSING, PROCESS_ENDED, failed_in, problem_of_check, tried_again
 from data_platform.unload.datasets import NotReadyError
-from tests.desk.conftest import dataset_of
+from tests.desk.conftest import catalog_of, dataset_of
 
 pytestmark = pytest.mark.unit
 GOLDEN = Path(__file__).with_name("golden") / "messages.txt"
@@ -51,26 +52,42 @@ ERRORS = {
     ),
     "nobody knows": UnknownOutcomeError("the UNLOAD of attempt 3 was sent and its answer never came"),
     "held back": NotReadyError(
-        "market/orders of 2024-03-09 is not ready: its readiness condition says False",
-        hint="run it again once the source is complete; the condition is `source.ready` in the catalogue",
+        "market/orders of 2024-03-09 waits for its source: source.ready gave False, not true",
     ),
     "a layer disagrees": BoundaryError(
-        "market/orders 2024-03-09: 10 rows were read and 9 written. Materialise the curated layer of the day again.",
-        hint="do what the reason says; until the check passes, the day's later layers are not made",
+        "market/orders 2024-03-09: its source has 10 rows, its curated files have 9.",
+        hint="Make its curated files again: data-platform backfill market/orders --from 2024-03-09 --to 2024-03-09 "
+        f"--stages curated,clickhouse. {layers.IF_AGAIN} The day's later layers are not made until then",
     ),
     "a bug": KeyError("carrier"),
-    "S3 refuses": ClientError(
-        {"Error": {"Code": "AccessDenied", "Message": "Access Denied"}, "ResponseMetadata": {}}, "PutObject"
-    ),
+    "S3 refuses": ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, "PutObject"),
     "S3 is away": EndpointConnectionError(endpoint_url="https://s3.eu-central-1.amazonaws.com"),
     "ClickHouse refuses": DatabaseError("Code: 241. DB::Exception: Memory limit exceeded. (MEMORY_LIMIT_EXCEEDED)"),
 }
 
 
 def failed(what: str, *days: str, owner: str = "team:market-data", subject: str = "market/orders") -> list[Problem]:
-    """What the alert sensor makes of days that ended with the error called `what`."""
+    """What the alert sensor makes, the morning after 2024-03-09, of days that ended with the error called `what`."""
     outcome = outcome_of(ERRORS[what])
-    return [Problem(owner, subject, "failed", day, outcome.reason, outcome.next_step, "6f1c2a9e") for day in days]
+    title = failed_in(dg.AssetKey([LAYER.get(what, "unload"), "market", "orders"]))
+    return [
+        Problem(
+            owner, subject, title, day, outcome.reason, outcome.next_step, "6f1c2a9e",
+            again=tried_again(catalog_of(ORDERS), ORDERS, outcome.fault, day, datetime(2024, 3, 10, 2, tzinfo=UTC), 7),
+            effect=DAY_MISSING,
+        )
+        for day in days
+    ]  # fmt: skip
+
+
+RAW = "2024-03-09: 900 events of 120 users in the table of dau, 900 events of 121 users in the raw events"
+OWNER = {
+    "market/orders": "team:market-data",
+    "summaries/theshop_brand/dau": "team:shop",
+    "user_statistics/files": "nobody",
+}
+LAYER = {"the data do not fit": "curated", "ClickHouse is away": "clickhouse", "ClickHouse refuses": "clickhouse",
+         "a layer disagrees": "curated", "a bug": "curated"}  # fmt: skip
 
 
 def alerts() -> Iterator[tuple[str, list[Alert]]]:
@@ -82,20 +99,25 @@ def alerts() -> Iterator[tuple[str, list[Alert]]]:
     for what in ERRORS:
         if what != "held back":  # nothing is wrong: nobody is told
             yield f"one day failed: {what}", sent(failed(what, "2024-03-09"))
+    yield "a day failed that no schedule repairs: ClickHouse is away", sent(failed("ClickHouse is away", "2023-11-02"))
+    yield (
+        "a few days failed, for two reasons",
+        sent([*failed("the data do not fit", "2024-03-03", "2024-03-05"), *failed("S3 refuses", "2024-03-04")]),
+    )
     yield (
         "a backfill failed for 31 days",
         sent(failed("the data do not fit", *(f"2024-01-{n:02}" for n in range(1, 32)))),
     )
     many = [each for n in range(12) for each in failed("ClickHouse is away", "2024-03-09", subject=f"market/t{n:02}")]
     yield "an engine was away for many datasets", sent(many)
+    wrong = [each for n in range(4) for each in failed("a grant is missing", "2024-03-09", subject=f"market/t{n:02}")]
+    yield "a grant is missing for many datasets", sent(wrong)
     ended = Problem("nobody", "job market_daily", "failed", None, "its process ended before it was finished",
-                    PROCESS_ENDED, "6f1c2a9e")  # fmt: skip
+                    PROCESS_ENDED, "6f1c2a9e",
+                    effect="Nothing tries it again by itself. What it was to make is as it was before.")  # fmt: skip
     yield "a run's process ended", sent([ended])
     for name, evaluation in evaluations().items():
-        what = f"check {evaluation.check_name} did not pass"
-        reason, step = reason_of_check(evaluation), step_of_check(evaluation)
-        problem = Problem("team:market-data", name, what, evaluation.partition, reason, step, "6f1c2a9e")
-        yield f"check of {name}", sent([problem])
+        yield f"check of {name}", sent([problem_of_check(evaluation, OWNER[name], name, "6f1c2a9e")])
     yield (
         "a consumer is behind",
         sent([problem_of(Lag("billing", "data-platform.market.orders.loaded", 25_000), 10_000)]),
@@ -108,17 +130,28 @@ def evaluations() -> dict[str, dg.AssetCheckEvaluation]:
     return {
         "market/orders": dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(["clickhouse", "market", "orders"]), check_name=finding.check, passed=False,
-            partition="2024-03-09", description=finding.sentence,
+            partition="2024-03-09", description=told(finding), metadata=metadata_of(finding),
         ),
         "summaries/theshop_brand/dau": dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(["summaries", "theshop_brand", "dau"]), check_name="equals_raw_events", passed=False,
-            metadata={"detail": dg.MetadataValue.text("2024-03-09: 120 here, 121 in the raw events")},
+            metadata={"detail": dg.MetadataValue.text(RAW)},
         ),
-        "user_statistics/files": dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey(["user_statistics", "files"]), check_name="table_matches_file", passed=False,
-            metadata={"rows_compared": dg.MetadataValue.int(500), "inconsistencies": dg.MetadataValue.int(2)},
-        ),
+        "user_statistics/files": statistics_check(),
     }  # fmt: skip
+
+
+def statistics_check() -> dg.AssetCheckEvaluation:
+    """The check that a table is as its file, not passed."""
+    found = user_statistics_check(
+        "table_matches_file",
+        TABLE_DIFFERS.format(wrong=2, rows=500, url="s3://drops/incoming/day.csv"),
+        APPLY_AGAIN.format(url="s3://drops/incoming/day.csv"),
+        rows_compared=500,
+    )
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(["user_statistics", "files"]), check_name="table_matches_file", passed=False,
+        description=found.description, metadata=found.metadata,
+    )  # fmt: skip
 
 
 def findings() -> Iterator[tuple[str, str]]:
@@ -127,11 +160,11 @@ def findings() -> Iterator[tuple[str, str]]:
         rows = 400 if isinstance(rule.check, RowDrift) else 1000
         finding = judge(ORDERS, DAY, rule, rows, value)
         assert not finding.passed
-        yield rule.name, finding.sentence
+        yield rule.name, told(finding)
     now = datetime(2024, 3, 11, 6, tzinfo=UTC)
-    yield "latest_day_is_there", judge_latest(ORDERS, expected_days(ORDERS, now, default_hours=24), {}).sentence
+    yield "latest_day_is_there", told(judge_latest(ORDERS, expected_days(ORDERS, now, default_hours=24), {}))
     left = {f"2024-03-0{n}": ("curated", outcome_of(ERRORS["the data do not fit"]).reason) for n in (7, 9)}
-    yield "no_partition_left_failed", judge_failed(ORDERS, left).sentence
+    yield "no_partition_left_failed", told(judge_failed(ORDERS, left))
     yield "no_dead_letters", sentence("market", 3)
     for name, text in layers.DESCRIPTIONS.items():
         yield f"what {name} says of itself", text
@@ -147,8 +180,8 @@ def page() -> str:
     lines += ["# What stands beside a day or a check in Dagster", ""]
     for what, error in ERRORS.items():
         outcome = outcome_of(error)
-        lines += [f"## {what}", "", f"    {outcome.outcome} ({outcome.fault}): {outcome.reason}",
-                  f"    next step: {outcome.next_step}", ""]  # fmt: skip
+        shown = outcome.observation(dg.AssetKey(["unload", "market", "orders"]), "2024-03-09").metadata
+        lines += [f"## {what}", "", *(f"    {name}: {value.value}" for name, value in shown.items()), ""]
     for name, text in findings():
         lines += [f"## {name}", "", f"    {text}", ""]
     return "\n".join(lines)
@@ -164,7 +197,9 @@ def test_every_message_says_why_what_to_do_and_whom_it_is_for() -> None:
         for message in messages:
             lines = message.body.splitlines()
             assert any(line.startswith("Why") for line in lines), message.body
-            assert any(line.startswith("What to do: ") and len(line) > 30 for line in lines), message.body
+            assert lines[0].startswith(("Act now: yes. ", "Act now: no. ")), message.body
+            steps = "If it fails again: " if lines[0].startswith("Act now: no") else "What to do: "
+            assert any(line.startswith(steps) and len(line) > 30 for line in lines), message.body
             assert lines[-1].startswith("Sent to ")
             assert "[prod]" in message.title
 

@@ -72,9 +72,11 @@ def test_a_backfill_of_many_runs_and_days_is_one_message(
         fail_days(instance, *(f"2024-0{month}-{day:02}" for day in range(1, 21)))
     tick(instance, settings_of(tmp_path, slack), cursor)
     (text,) = slack.texts
-    assert "[prod] market/orders: failed for 60 days between 2024-01-01 and 2024-03-20" in text
-    assert "Why (60 times): column amount holds 'x'" in text
-    assert "What to do: correct the data at the source, then materialise the day" in text
+    days = "60 days, 2024-01-01 to 2024-03-20 (not all between)"
+    assert f"[prod] market/orders: failed in its layer curated for {days}" in text
+    assert "Act now: yes. Nothing tries it again by itself." in text
+    assert "Why: column amount holds 'x'" in text
+    assert "What to do: Correct the data at the source, then materialise the day." in text
     assert "https://dagster/runs/" in text
     assert "team:market-data, who owns market/orders" in text
 
@@ -174,7 +176,7 @@ def test_many_subjects_of_one_owner_are_one_message_and_markup_is_not_obeyed(sla
     ]
     (alert,) = group(problems, env="dev", dagster_url=None)
     assert alert.title == "[dev] 12 datasets and jobs need you"
-    assert "- and 2 more" in alert.body
+    assert "- market/t11: failed for 2024-01-01" in alert.body
     deliver(settings_of(tmp_path, slack), Route(slack=SecretStr(slack.url)), alert)
     assert "&lt;!channel&gt; &amp; co" in slack.texts[0]
 

@@ -28,7 +28,7 @@ def test_a_day_whose_source_is_not_complete_is_held_back_and_fails_nothing(desk:
     assert orders.made(Stage.CLICKHOUSE) == {"2024-01-01"}
     (observed,) = orders.observations(result.run_id).values()
     assert (observed["outcome"], observed["fault"]) == ("held back", "throttled")
-    assert "is not ready" in observed["reason"]
+    assert "waits for its source" in observed["reason"]
 
 
 @pytest.mark.integration
@@ -56,7 +56,7 @@ def test_one_failing_day_costs_only_itself_and_stops_every_retry(desk: Callable[
     left = failed_partitions(broken.instance, broken.dataset)
     assert set(left) == {"2024-01-02"}
     finding = judge_failed(broken.dataset, left)
-    assert "data-platform backfill market/orders_broken_2 --from 2024-01-02 --to 2024-01-02" in finding.sentence
+    assert "data-platform backfill market/orders_broken_2 --from 2024-01-02 --to 2024-01-02" in finding.step
     assert observed["2024-01-02"]["reason"] in finding.sentence
 
 
@@ -87,7 +87,7 @@ def test_what_is_owed_follows_freshness_start_and_end() -> None:
     assert expected_days(dataset_of("o", start="2024-03-09"), now, default_hours=36) == ()
     assert judge_latest(daily, (), {}).passed
     missing = judge_latest(daily, expected_days(daily, now, default_hours=36), {})
-    assert "data-platform backfill market/o --from 2024-03-09 --to 2024-03-09" in missing.sentence
+    assert "data-platform backfill market/o --from 2024-03-09 --to 2024-03-09" in missing.step
 
 
 @pytest.mark.unit

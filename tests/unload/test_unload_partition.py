@@ -160,7 +160,7 @@ def test_s3_that_hiccups_during_the_proof_costs_nothing_but_time(flow: Flow) -> 
 
 
 def test_a_day_that_is_not_ready_is_not_unloaded(flow: Flow) -> None:
-    with pytest.raises(NotReadyError, match="not ready") as caught:
+    with pytest.raises(NotReadyError, match="waits for its source") as caught:
         unload(flow, 200, ready="SELECT :day < DATE '2024-01-01'")
     assert caught.value.fault is Fault.THROTTLED
     assert flow.attempts("items", day(200)) == []
