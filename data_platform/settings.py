@@ -307,7 +307,7 @@ class Settings(BaseSettings):
         if missing:
             raise ConfigurationError(
                 f"not set: {', '.join(missing)}",
-                hint="set it in the environment, or start the embedded cloud: data-platform cloud up",
+                hint='set it in the environment; or data-platform cloud up, then eval "$(data-platform cloud env)"',
             )
 
 

@@ -20,6 +20,7 @@ class Route(BaseModel):
     email: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")], ...] = ()
 
 
+EXAMPLE = 'for example {"team:market-data": {"slack": "https://..."}, "*": {"email": ["data@example.com"]}}'
 _ROUTES = TypeAdapter(dict[str, Route])
 
 
@@ -31,14 +32,18 @@ def read_routes(settings: Settings) -> dict[str, Route]:
     try:
         routes = _ROUTES.validate_python(json.loads(secret.get_secret_value()))
     except json.JSONDecodeError as error:
-        raise ConfigurationError(f"{variable_of('alert_routes')} is no JSON (character {error.pos})") from None
+        raise _wrong(f" is not valid JSON (character {error.pos})") from None
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False)]
-        raise ConfigurationError(f"{variable_of('alert_routes')} does not fit: {'; '.join(lines)}") from None
+        raise _wrong(f" is not valid: {'; '.join(lines)}") from None
     for owner, route in routes.items():
         if route.slack is not None and not route.slack.get_secret_value().startswith(("https://", "http://127.0.0.1")):
-            raise ConfigurationError(f"{variable_of('alert_routes')}: slack of {owner} is no https:// address")
+            raise _wrong(f": slack of {owner} is not an https:// address")
     return routes
+
+
+def _wrong(what: str) -> ConfigurationError:
+    return ConfigurationError(f"{variable_of('alert_routes')}{what}", hint=EXAMPLE)
 
 
 def route_of(routes: dict[str, Route], owner: str) -> Route | None:

@@ -16,7 +16,9 @@ def assign_ids(store: BlockStore, user_days: str) -> None:
         raise PlatformError(
             f"{DATABASE}.user_ids is not one-to-one for {name}: "
             f"{count} rows, {ids} ids up to {highest}, {people} users",
-            hint="truncate user_ids, day_users and built in analytics_blocks and run again: they are derived",
+            hint="these tables are made of the events, nothing is lost: "
+            + " ".join(f"TRUNCATE TABLE {DATABASE}.{table};" for table in ("user_ids", "day_users", "built"))
+            + " then data-platform metrics rebuild",
         )
 
 

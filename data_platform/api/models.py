@@ -109,9 +109,9 @@ def parse_cursor(text: str) -> tuple[datetime, str]:
     try:
         plain = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise ValueError("no cursor of this API") from error
+        raise ValueError("not a cursor of this API: leave it out, then use the one of each answer") from error
     at, _, request_id = plain.partition(" ")
     when = datetime.fromisoformat(at)
     if when.tzinfo is None or not request_id or "\0" in request_id:
-        raise ValueError("no cursor of this API")
+        raise ValueError("not a cursor of this API: leave it out, then use the one of each answer")
     return when, request_id

@@ -224,7 +224,9 @@ class Dataset(Model):
         """The Redshift source. Raises ConfigurationError where the rows come from elsewhere."""
         if isinstance(self.source, RedshiftSource):
             return self.source
-        raise ConfigurationError(f"{self.key} does not come from Redshift but from {self.source.kind}")
+        raise ConfigurationError(
+            f"{self.key} comes from {self.source.kind} and not from Redshift", hint="data-platform catalog list"
+        )
 
 
 class ConversionSteps(Model):

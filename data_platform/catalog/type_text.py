@@ -85,7 +85,7 @@ class ColumnType:
     def with_nullable(self, nullable: bool) -> "ColumnType":
         """The same type with or without null. Raises ValueError for maps and arrays, which know no null."""
         if nullable and self.inner:
-            raise ValueError(f"{self.name} cannot be nullable; an empty one says that nothing is there")
+            raise ValueError(f"{self.name} cannot be nullable in ClickHouse; an empty one stands for none")
         return replace(self, nullable=nullable)
 
 

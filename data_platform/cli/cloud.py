@@ -56,7 +56,10 @@ def up(
     since = time.monotonic()
     if new_ports:
         if state.locked():
-            raise PlatformError("the embedded cloud is up on its ports", hint="data-platform cloud down, then up")
+            raise PlatformError(
+                "the embedded cloud is running; its ports can only change while it is down",
+                hint="data-platform cloud down, then data-platform cloud up --new-ports",
+            )
         state.forget_ports()
     supervisor.up(state, engines=engine or (), provision=provision, on_progress=_say)
     out.print(f"embedded cloud is up in {state.home} ({time.monotonic() - since:.1f} s)", markup=False, soft_wrap=True)

@@ -47,7 +47,10 @@ def demo(
         _print(report)
     disagreements = report.disagreements()
     if disagreements:
-        raise PlatformError("the layers do not hold the same rows:\n  " + "\n  ".join(disagreements))
+        raise PlatformError(
+            "the layers do not hold the same rows:\n  " + "\n  ".join(disagreements),
+            hint="run data-platform demo again; if it stays, give the output to the team that runs the platform",
+        )
     if as_json:
         return
     out.print(

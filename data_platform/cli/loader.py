@@ -78,7 +78,10 @@ def loader(
     else:
         out.print(f"{tally.objects} objects, {tally.rows:,} rows; {tally.dead_lettered} dead letters")
     if not empty:
-        raise PlatformError(f"the queues were not empty after {timeout:.0f} s", hint="a longer --timeout goes on")
+        raise PlatformError(
+            f"messages still wait in the queues after {timeout:.0f} s",
+            hint="what was loaded stays; run it again or with a longer --timeout; see data-platform loader status",
+        )
 
 
 @app.command()

@@ -75,7 +75,10 @@ def rebuild(
     else:
         _print(summary)
     if summary.failed_checks:
-        raise PlatformError(f"{len(summary.failed_checks)} checks failed: {summary.failed_checks[0]}")
+        raise PlatformError(
+            f"{len(summary.failed_checks)} checks failed:\n  " + "\n  ".join(summary.failed_checks),
+            hint="run it again; if it stays, compute every row anew: in Dagster, Materialize with full: true",
+        )
 
 
 def _print(summary: "RunSummary") -> None:

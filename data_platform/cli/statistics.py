@@ -61,7 +61,10 @@ def apply(
         verb = "would be" if dry_run else "was"
         raise PlatformError(f"nothing of {file.url} {verb} applied: {outcome.reason}", hint=hint)
     if outcome.inconsistencies:
-        raise PlatformError(f"{outcome.inconsistencies} rows differ between {file.url} and the table")
+        raise PlatformError(
+            f"{outcome.inconsistencies} rows differ between {file.url} and the table",
+            hint="run it again; if it stays, another file or program changes the same rows",
+        )
 
 
 @app.command()

@@ -74,7 +74,9 @@ def _objects(settings: Settings, table: str, where: list[str], limit: int) -> li
             parameters=parameters,
         ).result_rows
     if not rows:
-        raise PlatformError(f"{table} has no such row")
+        raise PlatformError(
+            f"{table} has no such row", hint="check the values of --where; a row of today may not be loaded yet"
+        )
     return [str(identity) for (identity,) in rows]
 
 

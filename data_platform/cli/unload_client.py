@@ -25,7 +25,10 @@ class UnloadClient:
                 "not set: DATA_PLATFORM_API_TOKEN", hint="make one: data-platform api token create NAME"
             )
         if not settings.api_url.startswith(("http://", "https://")):
-            raise ConfigurationError("DATA_PLATFORM_API_URL begins with http:// or https://")
+            raise ConfigurationError(
+                f"DATA_PLATFORM_API_URL is {settings.api_url!r}; it has to begin with http:// or https://",
+                hint="for example http://127.0.0.1:8000",
+            )
         self._url = settings.api_url.rstrip("/")
         self._token = settings.api_token
 
@@ -69,7 +72,11 @@ def download(file: Mapping[str, Any], folder: Path) -> Path:
                 size += len(chunk)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise PlatformError(f"{target.name} could not be fetched: {error}", fault=Fault.TRANSIENT) from None
+        raise PlatformError(
+            f"{target.name} could not be fetched: {error}",
+            hint="run the command again: links last for some minutes, and each run gets new ones",
+            fault=Fault.TRANSIENT,
+        ) from None
     if size != file["bytes"]:
         partial.unlink(missing_ok=True)
         raise PlatformError(f"{target.name} has {size} bytes, {file['bytes']} were expected", hint="fetch it again")

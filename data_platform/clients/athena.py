@@ -203,7 +203,8 @@ class Athena:
                     continue
             return execution
         raise PlatformError(
-            f"Athena: {MOST_ATTEMPTS} attempts at one statement have failed", hint="look at the workgroup's history"
+            f"Athena: {MOST_ATTEMPTS} attempts at one statement have failed",
+            hint="the workgroup's recent queries in the Athena console show them with their reasons",
         )
 
     def start(self, sql: str, key: str) -> str:

@@ -146,7 +146,7 @@ def cancel(key: CancelKey) -> None:
 
             plain.sendall(_SSL_REQUEST)
             if plain.recv(1) != b"S":
-                raise ConnectionError("the warehouse refuses TLS")
+                raise ConnectionError(f"{key.host} refuses TLS; DATA_PLATFORM_REDSHIFT_SSL=false goes without")
             with _tls_context().wrap_socket(plain, server_hostname=key.host) as secure:
                 _send_cancel(secure, key)
                 # The server closes without a TLS farewell.
@@ -238,9 +238,14 @@ def _connect_failure(error: Exception, settings: Settings) -> PlatformError | No
             hint="check REDSHIFT_USER, REDSHIFT_PASSWORD, REDSHIFT_DATABASE",
         )
     if fault is Fault.THROTTLED:
-        return ThrottledError(f"Redshift {where} takes no more sessions: {message} [{state}]")
+        return ThrottledError(
+            f"Redshift {where} takes no more sessions: {message} [{state}]",
+            hint="wait for others to end; if it stays, lower the pool redshift in Dagster (Deployment, Concurrency)",
+        )
     if state is not None:
-        return TransientError(f"Redshift {where} is not ready: {message} [{state}]")
+        return TransientError(
+            f"Redshift {where} is not ready: {message} [{state}]", hint="is the cluster paused or restarting? try again"
+        )
     return None
 
 

@@ -27,7 +27,10 @@ def check_columns(found: list[str], schema: "pa.Schema", *, where: str) -> None:
         if names
     ]
     if parts:
-        raise ContractError(f"{where}: {'; '.join(parts)}", hint="the catalogue's columns and the source must agree")
+        raise ContractError(
+            f"{where}: {'; '.join(parts)}",
+            hint="add, remove or rename them in the dataset's catalogue file or at the source; then make the day again",
+        )
 
 
 def conform(batch: "pa.RecordBatch", schema: "pa.Schema", *, where: str) -> "pa.RecordBatch":

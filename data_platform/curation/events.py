@@ -94,7 +94,8 @@ def _events_of(
             if code in {"NoSuchKey", "404"}:
                 raise PlatformError(
                     f"{where} is gone, and {ds} cannot be made without it",
-                    hint="restore it; or delete its month in event-index/ to go on without it",
+                    hint="restore it from an earlier version. To go on without its events, delete its month under "
+                    "event-index/ in the same bucket: the index is built anew from what is there",
                 ) from None
             raise
         for found in read_events(body, key):  # pyright: ignore[reportArgumentType] - a readable stream

@@ -110,7 +110,11 @@ def read_manifest(s3: "S3Client", bucket: str, domain: str, table: str, ds: date
     try:
         manifest = PartitionManifest.model_validate_json(answer["Body"].read())
     except ValidationError as error:
-        raise PlatformError(f"s3://{bucket}/{key} is no partition manifest: {error.errors()[0]['msg']}") from None
+        raise PlatformError(
+            f"s3://{bucket}/{key} is not a readable manifest: {error.errors()[0]['msg']}",
+            hint="make the curated layer of the day again, it writes a new one: data-platform backfill DATASET "
+            "--from DAY --to DAY --stages curated,clickhouse",
+        ) from None
     return StoredManifest(manifest, answer["ETag"].strip('"'))
 
 

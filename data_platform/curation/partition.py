@@ -130,7 +130,9 @@ def read_batches(s3: "S3Client", files: Iterable[SourceFile]) -> Iterator["pa.Re
                         )
                     yield from parquet.iter_batches(batch_size=_batch_rows(parquet.metadata))
             except pa.ArrowInvalid as error:
-                raise PlatformError(f"{where} is no whole Parquet file: {error}") from None
+                raise PlatformError(
+                    f"{where} is not a whole Parquet file: {error}", hint="unload the day again: data-platform backfill"
+                ) from None
 
 
 @contextmanager
@@ -177,4 +179,7 @@ def delete_keys(s3: "S3Client", bucket: str, keys: list[str]) -> None:
         )
         errors = answer.get("Errors", [])
         if errors:
-            raise PlatformError(f"could not delete s3://{bucket}/{errors[0].get('Key')}: {errors[0].get('Message')}")
+            raise PlatformError(
+                f"could not delete s3://{bucket}/{errors[0].get('Key')}: {errors[0].get('Message')}",
+                hint=f"the platform's role needs s3:DeleteObject on {bucket}",
+            )

@@ -25,7 +25,10 @@ def run_drops(definitions: dg.Definitions, instance: dg.DagsterInstance, *, wait
     requests: list[dg.RunRequest] = []
     while not requests:
         if time.monotonic() > deadline:
-            raise PlatformError("no CSV drop came through the queue", hint="data-platform provision")
+            raise PlatformError(
+                f"no CSV drop was announced by the queue within {wait_s:.0f} s",
+                hint="the bucket's notification may be missing: data-platform provision makes it",
+            )
         resources = {"platform": SettingsResource()}
         result: Any = sensor(dg.build_sensor_context(instance, definitions=definitions, resources=resources))
         for wanted in result.dynamic_partitions_requests or ():

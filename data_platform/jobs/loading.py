@@ -55,7 +55,10 @@ def _catch_up(context: dg.OpExecutionContext, config: CatchUp, platform: Setting
         {"objects": tally.objects, "rows": tally.rows, "failed": tally.failed, "dead_letters": tally.dead_lettered}
     )
     if not empty:
-        raise PlatformError(f"the queues were not empty after {CATCH_UP_S:.0f} s", hint="start the loader agent")
+        raise PlatformError(
+            f"messages still wait in the queues after {CATCH_UP_S:.0f} s",
+            hint="what was loaded stays; the next catch-up goes on. Start the loader for good: data-platform loader",
+        )
 
 
 @dg.op(name="load_what_is_missing", tags={"kind": "clickhouse"})
@@ -89,7 +92,8 @@ def _reconcile(context: dg.OpExecutionContext, config: Reconciliation, platform:
     if failed:
         raise PlatformError(
             f"{len(failed)} objects without an event cannot be loaded: {'; '.join(list(failed.values())[:3])}",
-            hint="correct or remove them",
+            hint="make the days of these files again (data-platform backfill), or remove what does not belong there; "
+            "the run's metadata has all of them under failed",
         )
 
 

@@ -114,5 +114,5 @@ def _lost(connection: sa.Connection, lock: Lock) -> LockLostError:
     holder = "nobody" if row is None or row.owner is None else f"{row.owner} (token {row.token})"
     return LockLostError(
         f"lock {lock.name!r} of {lock.owner} (token {lock.token}) is lost; {holder} holds it now",
-        hint="nothing was written; run it again if the other holder does not do the work",
+        hint="nothing was written, and the other run does the work; run it again if that one ends without it",
     )

@@ -315,6 +315,6 @@ def _fail_attempt(connection: sa.Connection, claim: Claim, status: str, code: st
 
 def _lost(claim: Claim) -> LostClaimError:
     return LostClaimError(
-        f"attempt {claim.attempt} of {claim.request_id} is not {claim.owner}'s any more",
-        hint="the reconciler decides about it",
+        f"attempt {claim.attempt} of {claim.request_id} was taken over from {claim.owner}, silent for too long",
+        hint="nothing is to be done: whoever took it over finishes it",
     )

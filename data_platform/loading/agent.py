@@ -136,7 +136,10 @@ class Agent:
     def check(self) -> None:
         """Raise PlatformError when a part of the agent has ended by a bug; its traceback is in the log."""
         if self._broken.is_set():
-            raise PlatformError("the loader cannot go on", hint="the traceback is in its log; start it again")
+            raise PlatformError(
+                "a part of the loader ended by a mistake in its code; nothing is lost, its messages come back",
+                hint="start it again; if it ends again, the traceback in its log is what the platform's team needs",
+            )
 
     def until_empty(self, timeout_s: float) -> bool:
         """Wait until the queues are empty (waiting and in flight, anybody's) in two polls; False after the time-out."""

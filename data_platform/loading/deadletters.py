@@ -138,8 +138,10 @@ def only_one(held: Sequence[Held], identifier: str) -> Held:
     """The letter whose id begins so. Raises PlatformError when none or several do."""
     found = [each for each in held if each.id.startswith(identifier)]
     if len(found) != 1:
+        several = f"{len(found)} dead letters have ids that begin with {identifier}"
         raise PlatformError(
-            f"{len(found)} dead letters have an id that begins with {identifier}", hint="data-platform dlq list"
+            several if found else f"no dead letter has an id that begins with {identifier}",
+            hint="give more of the id" if found else "data-platform dlq list shows them",
         )
     return found[0]
 

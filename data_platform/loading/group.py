@@ -95,9 +95,8 @@ class Group:
         try:
             mine = self.known.get(version.identity)
             if mine is not None and mine.state is State.INTENT and mine.starts >= UNFINISHED_STARTS:
-                raise LoadError(
-                    Code.MEMORY, f"{where} was begun {mine.starts} times and never ended: it may be what ends us"
-                )
+                ended = f"{where} was begun {mine.starts} times and the loader ended each time"
+                raise LoadError(Code.MEMORY, f"{ended}: is it too large for the loader's memory?")
             footer = self.footers.of(version)
             check_contract(self.dataset, footer.schema, where=where, nulls=footer.nulls)
             return Checked(replace(version, bytes=footer.bytes), footer)

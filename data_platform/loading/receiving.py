@@ -81,7 +81,8 @@ class Receiver:
             message.events = parse_message(message.body, sent_at=sent_at)
             for event in message.events:
                 if event.key.domain != domain:
-                    raise LoadError(Code.EVENT_SCHEMA, f"an object of {event.key.domain} in the queue of {domain}")
+                    whose = f"{event.key} of domain {event.key.domain}"
+                    raise LoadError(Code.EVENT_SCHEMA, f"{whose} came in the queue of {domain}")
                 self.work.dataset(event)
         except LoadError as error:
             self.work.dead_letter(message, error.code, error.message, attempts=1)

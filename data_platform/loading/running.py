@@ -37,7 +37,10 @@ def wait_ended(client: "Client", settings: Settings, prefix: str, *, patience_s:
     while found := running(client, settings, prefix):
         now = time.monotonic()
         if now >= give_up_at:
-            raise UnknownOutcomeError(f"{', '.join(found)} does not end", hint="look at system.processes")
+            raise UnknownOutcomeError(
+                f"ClickHouse still runs {', '.join(found)} although it was told to stop",
+                hint="see it: SELECT query_id, elapsed, query FROM system.processes; nothing is repeated until it ends",
+            )
         if now >= kill_at:
             for query_id in set(found) - killed:
                 client.command(f"KILL QUERY{_on_cluster(settings)} WHERE query_id = {literal(query_id)} ASYNC")

@@ -61,9 +61,9 @@ class Work:
         """The dataset an event is about. Raises LoadError E001 when there is none, or the bucket is another."""
         dataset = self.catalog.datasets.get(event.key.dataset)
         if dataset is None:
-            raise LoadError(Code.EVENT_SCHEMA, f"the catalogue has no dataset {event.key.dataset}")
-        if event.version.bucket != self.settings.curated_bucket:
-            raise LoadError(Code.EVENT_SCHEMA, f"bucket {event.version.bucket} is not {self.settings.curated_bucket}")
+            raise LoadError(Code.EVENT_SCHEMA, f"the catalogue has no dataset {event.key.dataset} for {event.key}")
+        if event.version.bucket != (bucket := self.settings.curated_bucket):
+            raise LoadError(Code.EVENT_SCHEMA, f"{event.key} is in bucket {event.version.bucket}, not in {bucket}")
         return dataset
 
     def load(self, group: Group) -> None:

@@ -154,7 +154,13 @@ def _target(events: "EventBridgeClient", route: Route, queue_arn: str, recorder:
     def put() -> None:
         answer = events.put_targets(Rule=route.rule, Targets=[wanted])  # pyright: ignore[reportArgumentType] - as the service spells it
         if answer["FailedEntryCount"]:
-            raise PlatformError(f"rule {route.rule} does not take {route.queue}: {answer['FailedEntries']}")
+            reasons = "; ".join(
+                f"{each.get('ErrorCode')}: {each.get('ErrorMessage')}" for each in answer["FailedEntries"]
+            )
+            raise PlatformError(
+                f"EventBridge rule {route.rule} does not take {route.queue} as its target: {reasons}",
+                hint="allow events:PutTargets to whoever provisions, then run data-platform provision again",
+            )
 
     existed = any(target["Id"] == route.queue for target in current)
     recorder.change("target", route.queue, "update" if existed else "create", put)

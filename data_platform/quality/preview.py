@@ -35,7 +35,8 @@ def preview_rows(settings: Settings, dataset: Dataset, day: date | None, *, limi
         if day is None:
             total, day = client.query(f"SELECT count(), max({quote(DS)}) FROM {table}").result_rows[0]
             if not total or day is None:
-                raise PlatformError(f"{dataset.key} holds no rows", hint=f"data-platform backfill {dataset.key} ...")
+                fill = f"data-platform backfill {dataset.key} --from YYYY-MM-DD --to YYYY-MM-DD"
+                raise PlatformError(f"{dataset.key} holds no rows", hint=fill)
         where = f"WHERE {quote(DS)} = {{ds:Date}}"
         count = client.query(f"SELECT count() FROM {table} {where}", parameters={"ds": day}).result_rows[0][0]
         found = client.query(

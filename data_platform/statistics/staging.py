@@ -105,7 +105,7 @@ def stage(
             f"records do not add up: {count} counted, {reading.copied} read, {good} good, {rejected} rejected",
             file=run.file.url,
             rule="conservation",
-            hint="nothing was applied; keep the file and report it",
+            hint="nothing was applied: a mistake in the platform; keep the file and give it to the team that runs it",
         )
     prove()
     return _planned(connection, run, reading, options, count, good, rejected)

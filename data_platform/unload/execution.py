@@ -120,7 +120,11 @@ def _execute(
                 redshift.cancel(key)
             raise AttemptLostError(f"the session was lost while it unloaded: {redshift.describe(error)[1]}") from error
     if row[0] is None:
-        raise PlatformError("the warehouse did not say how many rows it unloaded", fault=Fault.UNKNOWN)
+        raise PlatformError(
+            "the warehouse did not say how many rows it unloaded",
+            hint="nothing of it was taken over; running it again is safe",
+            fault=Fault.UNKNOWN,
+        )
     return int(row[0]), row[1]
 
 
@@ -160,5 +164,8 @@ def remove_attempt(s3: "S3Client", target: UnloadTarget) -> int:
         )
         refused = answer.get("Errors", [])
         if refused:
-            raise PlatformError(f"could not delete {refused[0].get('Key')}: {refused[0].get('Message')}")
+            raise PlatformError(
+                f"could not delete s3://{target.bucket}/{refused[0].get('Key')}: {refused[0].get('Message')}",
+                hint=f"the platform's role needs s3:DeleteObject on {target.bucket}",
+            )
     return len(keys)

@@ -143,7 +143,7 @@ def test_only_what_is_older_and_ours_is_superseded(s3: "S3Client", settings: Set
 def test_what_is_no_manifest_is_refused_by_name(s3: "S3Client", settings: Settings, table: str) -> None:
     key = manifest_key("shop", table, DAY)
     s3.put_object(Bucket=settings.curated_bucket, Key=key, Body=b'{"format": 2}')
-    with pytest.raises(PlatformError, match=f"{key} is no partition manifest"):
+    with pytest.raises(PlatformError, match=f"{key} is not a readable manifest"):
         read_manifest(s3, settings.curated_bucket, "shop", table, DAY)
 
 

@@ -184,7 +184,7 @@ def test_sources_are_read_whole_or_not_at_all(flow: Flow) -> None:
     with pytest.raises(PlatformError, match="holds 20 rows, its manifest says 21"):
         list(read_batches(flow.s3, [SourceFile(bucket, key, 21, size)]))
     flow.s3.put_object(Bucket=bucket, Key=key, Body=body.getvalue()[:-20])
-    with pytest.raises(PlatformError, match="is no whole Parquet file"):
+    with pytest.raises(PlatformError, match="is not a whole Parquet file"):
         list(read_batches(flow.s3, [SourceFile(bucket, key, 20, size)]))
 
 

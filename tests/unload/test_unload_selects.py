@@ -45,5 +45,5 @@ def test_readiness_names_the_day(tmp_path: Path) -> None:
 
 def test_a_dataset_that_comes_from_elsewhere_is_refused(tmp_path: Path) -> None:
     dataset = Dataset.model_validate({**one(tmp_path).model_dump(), "source": {"kind": "otel_logs"}})
-    with pytest.raises(ConfigurationError, match="does not come from Redshift"):
+    with pytest.raises(ConfigurationError, match="and not from Redshift"):
         partition_select(dataset, DAY)
