@@ -15,7 +15,7 @@ from data_platform.alerts.message import Alert, Problem, group
 from data_platform.alerts.routes import Route, read_routes, route_of
 from data_platform.assets.keys import Stage, stage_key
 from data_platform.assets.outcomes import outcome_of
-from data_platform.errors import ConfigurationError, PlatformError
+from data_platform.errors import ConfigurationError, PlatformError, TransientError
 from data_platform.sensors.run_failure import Cursor, alert_sensor
 from data_platform.settings import Settings
 from tests.desk.conftest import catalog_of, dataset_of, platform_of
@@ -32,13 +32,18 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def fail_days(instance: dg.DagsterInstance, *days: str, reason: str = "column amount holds 'x'") -> str:
+WRONG = "column amount holds 'x'"
+
+
+def fail_days(
+    instance: dg.DagsterInstance, *days: str, reason: str = WRONG, error: type[PlatformError] = PlatformError
+) -> str:
     """A run of its own that fails for these days, as a dataset's op does."""
 
     @dg.op(name="orders")
     def op(context: dg.OpExecutionContext) -> None:
         for day in days:
-            outcome = outcome_of(PlatformError(reason, hint="correct the data at the source, then materialise the day"))
+            outcome = outcome_of(error(reason, hint="correct the data at the source, then materialise the day"))
             context.log_event(outcome.observation(stage_key(Stage.CURATED, ORDERS), day))
         raise dg.Failure("days failed", allow_retries=False)
 
@@ -79,6 +84,29 @@ def test_a_backfill_of_many_runs_and_days_is_one_message(
     assert "What to do: Correct the data at the source, then materialise the day." in text
     assert "https://dagster/runs/" in text
     assert "team:market-data, who owns market/orders" in text
+
+
+@pytest.mark.unit
+def test_a_day_that_its_schedule_tries_again_asks_nobody_to_act_and_an_older_one_does(
+    slack: Slack, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path, slack)
+    today = datetime.now(UTC).date()
+    recent, old = (str(today - timedelta(days=back)) for back in (1, settings.lookback_days + 1))
+    cursor = start()
+    fail_days(instance, recent, reason="ClickHouse was not reached", error=TransientError)
+    cursor = tick(instance, settings, cursor)
+    fail_days(instance, old, reason="ClickHouse was not reached", error=TransientError)
+    tick(instance, settings, cursor)
+    soon, never = slack.texts
+    assert f"failed in its layer curated for {recent}, is tried again by itself" in soon
+    assert "Act now: no. market_daily_schedule tries it again every day at 01:00 UTC" in soon
+    assert "If it fails again: " in soon
+    assert "Act now: yes. Nothing tries it again by itself." in never
+    assert (
+        f"What to do: Correct the data at the source, then materialise the day.\nThen make it again: "
+        f"data-platform backfill market/orders --from {old} --to {old}" in never
+    )
 
 
 @pytest.mark.unit
