@@ -22,6 +22,7 @@ from data_platform.assets.keys import DATASET_TAG
 from data_platform.build import build_defs
 from data_platform.errors import ConfigurationError
 from data_platform.jobs.pools import POOLS, ensure_pools
+from data_platform.resources.event_log import EventLog
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 QUEUED = dg.DagsterRunStatus.QUEUED
@@ -53,7 +54,7 @@ def instance(cloud: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 @pytest.mark.integration
 def test_runs_and_events_are_kept_in_postgresql(instance: DagsterInstance) -> None:
     assert type(instance.run_storage).__name__ == "PostgresRunStorage"
-    assert type(instance.event_log_storage).__name__ == "PostgresEventLogStorage"
+    assert isinstance(instance.event_log_storage, EventLog)
     assert instance.get_runs_count() == 0
 
 

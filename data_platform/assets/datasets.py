@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from data_platform.assets.checks import StageChecks, check_specs
-from data_platform.assets.days import Emit, Told, run_days
+from data_platform.assets.days import DayDone, Emit, Told, run_days
 from data_platform.assets.keys import DATASET_TAG, Stage, partitions_of, stage_key, stages_of, upstream_keys
 from data_platform.assets.metadata import column_lineage, table_schema
 from data_platform.assets.outcomes import (
@@ -150,6 +150,8 @@ def _run_days(
     *,
     partitioned: bool,
 ) -> None:
+    from data_platform.resources.event_log import stored_together
+
     runner = StageRunner(platform.load(), context.run.run_id, log=context.log.warning)
     checks = StageChecks(runner, dataset, frozenset(context.selected_asset_check_keys))
     lineage = {stage: column_lineage(dataset, stage) for stage in stages}
@@ -165,24 +167,36 @@ def _run_days(
 
     try:
         # Closing ends the threads before the connections they use.
-        with closing(run_days(work, stages_of(dataset), days, name=dataset.key)) as steps:
-            for step in steps:
-                if isinstance(step, Told):
-                    # Check evaluations are logged as well as the events its signature names.
-                    context.log_event(step.event)  # pyright: ignore[reportArgumentType]
-                elif step.error is not None:  # a day that is made tells so itself, by its events
-                    failures.outcomes[step.day] = outcome = outcome_of(step.error)
-                    key = stage_key(step.stage, dataset)
-                    context.log_event(outcome.observation(key, step.day if partitioned else None))
-                    if outcome.outcome is Outcome.HELD_BACK:
-                        context.log.warning("%s of %s is held back: %s", dataset.key, step.day, outcome.reason)
-                    else:
-                        context.log.error(
-                            "%s of %s failed in its layer %s", dataset.key, step.day, step.stage, exc_info=step.error
-                        )
+        with closing(run_days(work, stages_of(dataset), days, name=dataset.key)) as portions:
+            for steps in portions:
+                with stored_together(context.instance):
+                    for step in steps:
+                        _tell(context, dataset, step, failures, partitioned=partitioned)
     finally:
         runner.close()
     failures.raise_if_any(context, dataset, len(days))
+
+
+def _tell(
+    context: dg.AssetExecutionContext,
+    dataset: Dataset,
+    step: Told[LoggedEvent] | DayDone,
+    failures: _Failures,
+    *,
+    partitioned: bool,
+) -> None:
+    """Into Dagster's event log: what a layer has made or found, why a day was not made."""
+    if isinstance(step, Told):
+        # Check evaluations are logged as well as the events its signature names.
+        context.log_event(step.event)  # pyright: ignore[reportArgumentType]
+    elif step.error is not None:  # a day that is made tells so itself, by its events
+        failures.outcomes[step.day] = outcome = outcome_of(step.error)
+        key = stage_key(step.stage, dataset)
+        context.log_event(outcome.observation(key, step.day if partitioned else None))
+        if outcome.outcome is Outcome.HELD_BACK:
+            context.log.warning("%s of %s is held back: %s", dataset.key, step.day, outcome.reason)
+        else:
+            context.log.error("%s of %s failed in its layer %s", dataset.key, step.day, step.stage, exc_info=step.error)
 
 
 def _event(

@@ -11,18 +11,36 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-# Dagster imports this module only to open an instance. The SQLite storage has no public name.
+# Dagster imports this module only to open an instance. Neither of these has a public name.
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage  # noqa: TID253
 
 from data_platform.errors import ConfigurationError
+from data_platform.resources.event_log import EventLog
 
 URL_VARIABLE = "DAGSTER_POSTGRES_URL"
 HOME_VARIABLE = "DAGSTER_HOME"
+BATCH_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"  # how many events Dagster hands over at once; without it, one
+BATCH_EVENTS = 1_000
+STATEMENT_TIMEOUT_MS = 600_000  # longer than any statement of Dagster's should take, shorter than a hang
+POOL_RECYCLE_S = 600
+POOL_OVERFLOW = 20
 
 
 class InstanceStorage(DagsterPostgresStorage):
-    """DagsterPostgresStorage whose URL comes from the environment when the storage is made."""
+    """DagsterPostgresStorage whose URL comes from the environment when the storage is made.
+
+    It keeps a connection each for runs and events, where Dagster outside its webserver opens one per statement: five an
+    event. A run announces its partitions in one batch.
+    """
+
+    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(postgres_url, inst_data=inst_data)
+        self._event_log_storage = EventLog(postgres_url)
+        for storage in (self._event_log_storage, self._run_storage):
+            storage.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_S, POOL_OVERFLOW)
+        os.environ.setdefault(BATCH_VARIABLE, str(BATCH_EVENTS))
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
