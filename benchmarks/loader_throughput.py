@@ -132,7 +132,7 @@ def read_schema(warehouse: Warehouse, version: ObjectVersion) -> pa.Schema:
     """The structure, known beforehand: the bare sequence is not made to look for it."""
     name = version.key.split("/")[1]
     if name not in SCHEMAS:
-        SCHEMAS[name] = read_footer(warehouse.s3, version.bucket, version.key, version.etag).schema
+        SCHEMAS[name] = read_footer(warehouse.objects, version.bucket, version.key, version.etag).schema
     return SCHEMAS[name]
 
 

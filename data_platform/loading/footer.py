@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from data_platform.catalog.models import Dataset
-from data_platform.errors import PlatformError, TransientError
+from data_platform.clients.objects import ObjectReader
+from data_platform.errors import PlatformError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from mypy_boto3_s3 import S3Client
 
 TAIL_BYTES = 64 * 1024  # holds the whole footer of most files: one GET
 
@@ -48,31 +48,19 @@ class Footer:
 class _RangedObject(io.RawIOBase):
     """A read-only file over ranged GETs of one object version, with its tail kept."""
 
-    def __init__(self, s3: "S3Client", bucket: str, key: str, etag: str) -> None:
-        self._s3 = s3
-        self._where: dict[str, Any] = {"Bucket": bucket, "Key": key, "IfMatch": f'"{etag}"'}
+    def __init__(self, objects: ObjectReader, bucket: str, key: str, etag: str) -> None:
+        self._objects = objects
+        self._where = bucket, key, etag
         self._position = 0
         # From the end, so that nothing depends on the size an event tells.
-        answer = s3.get_object(**self._where, Range=f"bytes=-{TAIL_BYTES}")
-        self._tail = self._body(answer)
-        self.size = int(answer.get("ContentRange", f"/{len(self._tail)}").rpartition("/")[2])
+        tail = objects.read(*self._where, f"bytes=-{TAIL_BYTES}")
+        self._tail, self.size = tail.data, tail.size
         self._tail_start = self.size - len(self._tail)
 
     def _get(self, start: int, end: int) -> bytes:
         if end <= start:
             return b""
-        return self._body(self._s3.get_object(**self._where, Range=f"bytes={start}-{end - 1}"))
-
-    def _body(self, answer: Any) -> bytes:
-        from botocore.exceptions import IncompleteReadError
-
-        try:
-            data = answer["Body"].read()
-        except IncompleteReadError as error:
-            raise TransientError(f"{self._where['Key']}: the answer broke off: {error}") from error
-        if len(data) != answer["ContentLength"]:
-            raise TransientError(f"{self._where['Key']}: {len(data)} bytes came of {answer['ContentLength']}")
-        return data
+        return self._objects.read(*self._where, f"bytes={start}-{end - 1}").data
 
     def head(self) -> bytes:
         """The first four bytes: `PAR1` in every Parquet file."""
@@ -101,7 +89,7 @@ class _RangedObject(io.RawIOBase):
         return self._get(start, end)
 
 
-def read_footer(s3: "S3Client", bucket: str, key: str, etag: str) -> Footer:
+def read_footer(objects: ObjectReader, bucket: str, key: str, etag: str) -> Footer:
     """The footer of exactly this version; the size an event told decides nothing.
 
     Raises FooterError for what is no whole Parquet file, NotParquetError for what never was one, ObjectChangedError
@@ -113,7 +101,7 @@ def read_footer(s3: "S3Client", bucket: str, key: str, etag: str) -> Footer:
 
     where = f"s3://{bucket}/{key}"
     try:
-        source = _RangedObject(s3, bucket, key, etag)
+        source = _RangedObject(objects, bucket, key, etag)
         metadata = _metadata(source, where)
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")

@@ -90,7 +90,8 @@ class _Sender:
     def send(self, loads: Sequence[Load]) -> dict[str, Exception]:
         """Send all; returns the errors by object identity. Raises what is a bug of ours, when nothing runs any more."""
         if any(load.plan is Plan.LIST for load in loads):
-            self._listed = self._group.warehouse.register.size(self._group.partition) <= LISTED_PARTITION
+            register = self._group.warehouse.register
+            self._listed = self._lease.first or register.size(self._group.partition) <= LISTED_PARTITION
         if len(loads) == 1:
             self._one(loads[0])
         else:

@@ -59,7 +59,7 @@ def load_objects(
     key = events[0].key
     partition = TablePartition(key.domain, key.table, key.ds)
     budget = memory or warehouse.settings.loader_rebuild_memory_mb * 2**20
-    with Footers(warehouse.s3) as footers:
+    with Footers(warehouse.objects) as footers:
         group = Group(warehouse, dataset, partition, budget, admit or Memory(budget).admitted, smaller, stage, footers)
         stage("look up")
         identified = [group.identify(event) for event in events]
@@ -74,7 +74,8 @@ def load_objects(
 
 def _run(group: Group, lease: Lease, events: Sequence[ObjectEvent]) -> None:
     """All events, in passes: one version of a key at a time, the oldest first."""
-    group.look_up(events)
+    if not lease.first:
+        group.look_up(events)
     if group.state.replacing:
         settle(group.warehouse, group.dataset, group.partition, group.state)
         group.look_up(events)

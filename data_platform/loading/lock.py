@@ -3,10 +3,11 @@
 ClickHouse has no compare-and-set, but an insert with a deduplication token is one: of all inserts with the token
 `lock:<name>:<epoch>` exactly one is kept. The epoch is the fencing token: it stands in the loading statement itself,
 so that what a paused holder sends after it lost the lease writes nothing. (Six writers racing for 58 epochs: one row
-each, measured on 26.9.)
+each, measured on 26.9.) Epochs are never forgotten: who gets the first of a name is the first ever to hold it.
 """
 
 import logging
+import math
 import secrets
 import socket
 import threading
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 LEASE_S = 30.0
 POLL_S = 0.05
-FREED_REMEMBERED = 1_000  # names whose next epoch this process tries without looking first
+REMEMBERED = 10_000  # names whose newest epoch this process knows or guesses, and reaches beyond without looking first
 # Flat, without a look for the newest epoch first: half the time of the statement that had one.
 _NEWEST = """
 SELECT max(epoch), argMinIf(owner, (-toInt64(epoch), made_at), kind = 'take'), maxIf(epoch, kind = 'free') = max(epoch),
@@ -35,6 +36,13 @@ SELECT max(epoch), argMinIf(owner, (-toInt64(epoch), made_at), kind = 'take'), m
 FROM platform.locks
 WHERE name = {name:String}
 """
+# The server's clock alone decides: no two machines have to agree on the time. A guessed epoch that is older than what
+# is there writes nothing, whether or not its token is remembered.
+_WRITE = """
+INSERT INTO platform.locks (name, epoch, owner, kind, expires_at)
+SELECT {name:String}, {epoch:UInt64}, {owner:String}, {kind:String}, now64(3) + toIntervalMillisecond({lifetime:UInt32})
+"""
+_TAKE = f"{_WRITE}WHERE (SELECT max(epoch) FROM platform.locks WHERE name = {{name:String}}) < {{epoch:UInt64}}"
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 log = logging.getLogger(__name__)
 
@@ -68,6 +76,11 @@ class Lease:
     lost: bool = False
     _open: int = field(default=0, init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether nobody has held it before: then nothing has ever been written of what it guards."""
+        return self.epoch == 1
 
     @property
     def unresolved(self) -> bool:
@@ -117,7 +130,9 @@ class PartitionLocks:
     lease_s: float = LEASE_S
     _local: dict[str, "_Turn"] = field(default_factory=dict[str, "_Turn"], init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _freed: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict[str, tuple[int, float]], init=False)
+    _epochs: OrderedDict[str, tuple[int, float]] = field(
+        default_factory=OrderedDict[str, tuple[int, float]], init=False
+    )  # by name the newest epoch seen, and until when (monotonic) it is worth guessing that it is free
 
     @contextmanager
     def hold(self, name: str, *, wait_s: float = 120.0) -> Generator[Lease]:
@@ -184,39 +199,39 @@ class PartitionLocks:
                 raise
             log.warning("the lease on %s could not be freed, it expires: %s", lease.name, error)
             return
+        self._remember(lease.name, lease.epoch, free_for_s=self.lease_s)
+
+    def _remember(self, name: str, epoch: int, *, free_for_s: float = 0.0) -> None:
         with self._guard:
-            self._freed[lease.name] = lease.epoch, time.monotonic()
-            while len(self._freed) > FREED_REMEMBERED:
-                self._freed.popitem(last=False)
+            self._epochs[name] = epoch, time.monotonic() + free_for_s
+            self._epochs.move_to_end(name)
+            while len(self._epochs) > REMEMBERED:
+                self._epochs.popitem(last=False)
 
     def _take(self, name: str, wait_s: float) -> Lease:
-        with self._guard:
-            epoch, freed_at = self._freed.pop(name, (0, 0.0))
-        if epoch and time.monotonic() - freed_at < self.lease_s:
-            # Freed by this process just now: as a rule nobody has had it since. If somebody has, the token keeps this
-            # row out.
-            lease = self._try(name, epoch + 1, took_over=False)
-            if lease is not None:
-                return lease
         deadline = time.monotonic() + wait_s
+        with self._guard:
+            epoch, free_until = self._epochs.get(name, (0, math.inf))
+        # Freed by this process just now, or never met: as a rule nobody has had it since, or ever. If somebody has,
+        # nothing is written, and it is seen who.
+        guessed = time.monotonic() < free_until
+        newest = _Newest(epoch) if guessed else self._newest(name)
         while True:
-            newest = self._newest(name)
             if newest.free or newest.expires_at <= newest.now:
-                lease = self._try(name, newest.epoch + 1, took_over=not newest.free)
-                if lease is not None:
+                lease = Lease(name, newest.epoch + 1, f"{self.owner}/{secrets.token_hex(4)}", not newest.free)
+                self._write(lease, "take", timedelta(seconds=self.lease_s), token=f"lock:{name}:{lease.epoch}")
+                newest = self._newest(name)
+                self._remember(name, newest.epoch)
+                if (newest.epoch, newest.owner) == (lease.epoch, lease.owner):
                     return lease
-            elif time.monotonic() >= deadline:
+            if time.monotonic() >= deadline:
                 raise LockHeldError(
                     f"{name} is held by {newest.owner} until {newest.expires_at:%H:%M:%S} UTC", hint="try again then"
                 )
-            time.sleep(POLL_S)
-
-    def _try(self, name: str, epoch: int, *, took_over: bool) -> Lease | None:
-        """Reach for an epoch; None when somebody else was first."""
-        lease = Lease(name, epoch, f"{self.owner}/{secrets.token_hex(4)}", took_over)
-        self._write(lease, "take", timedelta(seconds=self.lease_s), token=f"lock:{name}:{epoch}")
-        taken = self._newest(name)
-        return lease if (taken.epoch, taken.owner) == (epoch, lease.owner) else None
+            if not guessed:
+                time.sleep(POLL_S)
+                newest = self._newest(name)
+            guessed = False
 
     def _newest(self, name: str) -> _Newest:
         epoch, owner, free, expires_at, now = self.client.query(_NEWEST, parameters={"name": name}).result_rows[0]
@@ -226,11 +241,8 @@ class PartitionLocks:
         settings: dict[str, str | int] = {"async_insert": 0, "insert_deduplicate": 0 if token is None else 1}
         if token is not None:
             settings["insert_deduplication_token"] = token
-        # The server's clock alone decides: no two machines have to agree on the time.
         self.client.command(
-            "INSERT INTO platform.locks (name, epoch, owner, kind, expires_at) "
-            "SELECT {name:String}, {epoch:UInt64}, {owner:String}, {kind:String}, "
-            "now64(3) + toIntervalMillisecond({lifetime:UInt32}) ORDER BY ALL",
+            f"{_WRITE if token is None else _TAKE} ORDER BY ALL",
             parameters={
                 "name": lease.name,
                 "epoch": lease.epoch,

@@ -112,7 +112,7 @@ def _for_good(code: str) -> bool:
 
 def _checked(warehouse: Warehouse, dataset: Dataset, version: ObjectVersion) -> Checked:
     try:
-        footer = read_footer(warehouse.s3, version.bucket, version.key, version.etag)
+        footer = read_footer(warehouse.objects, version.bucket, version.key, version.etag)
     except FileNotFoundError:
         raise TransientError(
             f"s3://{version.bucket}/{version.key} is gone since the partition was listed",

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from data_platform.clients.objects import ObjectReader
 from data_platform.loading.errors import Code, LoadError
 from data_platform.loading.footer import Footer, ObjectChangedError, read_footer
 from data_platform.loading.register import ObjectVersion
@@ -26,8 +27,8 @@ class Footers:
     `begin` starts reading while the caller waits for something else (its lease): a footer is waited for, not computed.
     """
 
-    def __init__(self, s3: "S3Client") -> None:
-        self._s3 = s3
+    def __init__(self, objects: ObjectReader) -> None:
+        self._objects = objects
         self._pool = ThreadPoolExecutor(FOOTER_THREADS, thread_name_prefix="footer")
         self._begun: dict[str, Future[Footer]] = {}
 
@@ -44,7 +45,7 @@ class Footers:
         for version in versions:
             if version.identity not in self._begun:
                 self._begun[version.identity] = self._pool.submit(
-                    read_footer, self._s3, version.bucket, version.key, version.etag
+                    read_footer, self._objects, version.bucket, version.key, version.etag
                 )
 
     def of(self, version: ObjectVersion) -> Footer:

@@ -114,14 +114,16 @@ def insert_objects(
     else:
         paths = [literal(f"{bucket}/{version.key}") for version in versions]
         identities = [literal(version.identity) for version in versions]
-        pairs = ", ".join(
-            f"({path}, {literal(_quoted_etag(version))})" for path, version in zip(paths, versions, strict=True)
-        )
-        identity = f"transform(_path, [{', '.join(paths)}], [{', '.join(identities)}])"
-        # One object that changed withholds all: a list is loaded as it was frozen, or not at all.
-        guard = f"throwIf((_path, _etag) NOT IN ({pairs}), {literal(CHANGED)}) = 0"
+        identity = f"transform(_path, [{', '.join(paths)}], [{', '.join(identities)}], '')"
+        numbers = _numbers([version.etag for version in versions])
+        etags = [literal(_quoted_etag(version)) for version in versions]
+        wanted = f"transform(_path, [{', '.join(paths)}], {numbers}, 0)"
+        found = f"transform(_etag, [{', '.join(etags)}], {numbers}, -1)"
+        # One object that changed withholds all: a list is loaded as it was frozen, or not at all. By number, for
+        # ClickHouse finds that once a block, where it would look every row's text up in a set (a third of the time).
+        guard = f"throwIf({wanted} != {found}, {literal(CHANGED)}) = 0"
         if listed:
-            guard = f"_path IN ({', '.join(paths)}) AND {guard}"
+            guard = f"{wanted} != 0 AND {guard}"
     token = deduplication_token(partition, versions, generation)
     sql = (
         f"INSERT INTO {staged or qualified(dataset.domain, dataset.storage_name)} ({', '.join(names)}, _ds, _object)\n"
@@ -175,6 +177,11 @@ def select_expression(dataset: Dataset, name: str, schema: "pa.Schema") -> str:
     quoted = quote(name)
     expression = cast_expression(quoted, name, found, column.clickhouse_type)
     return quoted if expression == quoted else f"{expression} AS {quoted}"
+
+
+def _numbers(etags: Sequence[str]) -> list[int]:
+    """One number an ETag, the same for the same, from 1."""
+    return [etags.index(etag) + 1 for etag in etags]
 
 
 def _quoted_etag(version: ObjectVersion) -> str:

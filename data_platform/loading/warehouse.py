@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from data_platform.catalog.models import Dataset
 from data_platform.clients import aws, clickhouse
+from data_platform.clients.objects import ObjectReader
 from data_platform.loading.lock import Lease, PartitionLocks, worker_name
 from data_platform.loading.register import Register, TablePartition
 from data_platform.loading.running import wait_ended
@@ -30,6 +31,7 @@ class Warehouse:
     settings: Settings
     client: "Client"
     s3: "S3Client"
+    objects: ObjectReader
     register: Register
     locks: PartitionLocks
 
@@ -53,10 +55,12 @@ def open_warehouse(settings: Settings, worker: str | None = None) -> Warehouse:
     """The handles of one worker, on connections of its own."""
     owner = worker or worker_name()
     client = clickhouse.connect(settings)
+    s3 = aws.s3(settings)
     return Warehouse(
         settings,
         client,
-        aws.s3(settings),
+        s3,
+        ObjectReader(s3),
         Register(client, owner),
         PartitionLocks(client, owner, lease_s=settings.loader_lease_s),
     )
