@@ -5,19 +5,19 @@ to change is written ahead, what it was built from behind. Days are replaced, ne
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_platform.analytics.copies import find_losers, stage_uids
-from data_platform.analytics.plan import Profile, ServicePlan, pieces
-from data_platform.analytics.sessions import linked_days, stage_sessions
+from data_platform.analytics.plan import Piece, ServicePlan, pieces
+from data_platform.analytics.sessions import gap_linked, id_linked, stage_sessions
 from data_platform.analytics.sql_files import statement
 from data_platform.analytics.state import Events, note_changes, plan, read_events, read_known, write_built
-from data_platform.analytics.store import DATABASE, BlockStore, Pair, together
+from data_platform.analytics.store import DATABASE, BlockStore, Pair, partition_of, together
 from data_platform.analytics.user_ids import assign_ids, stage_bitmaps
 from data_platform.catalog.models import Service
 
@@ -36,6 +36,8 @@ _COLUMNS = {
         *("viewed", "carts", "first_view", "last_cart", "carted", "users"),
     ),
 }
+_STAGED = (*_COLUMNS, "day_users", "record_uids", "sessions", "session_days")
+_SCRATCH = ("losers", "kept", "day_ids", "fresh_ids", "sessions_raw")
 
 
 class Locks(Protocol):
@@ -90,74 +92,96 @@ class _Build:
     services: Sequence[Service]
     events: Events
     revision: int
-    check: Any  # raises when the lock is lost
+    check: Callable[[], None]  # raises when the lock is lost
+    twins: dict[str, str] = field(default_factory=dict[str, str])  # by block the table that will replace its days
+    scratch: dict[str, str] = field(default_factory=dict[str, str])
 
     def run(self, plans: Mapping[str, ServicePlan]) -> dict[str, ServicePlan]:
         """Build the days of the plans, and those that share records with them; returns the plans with these."""
         store = self.store
-        held = store.days_held()
-        uids = store.staged("record_uids")
-        wanted = stage_uids(store, self.services, plans, self.events.rows, held.get("record_uids", set()), uids)
+        held = self._prepare()
+        first = [*self._pieces(plans)]
+        loaded = first[0] if len(first) == 1 else None  # its events are read once for everything
+        if loaded:
+            self._load(loaded)
+        wanted = stage_uids(
+            *(store, self.services, plans, self.events.rows, held.get("record_uids", set())),
+            *(self.twins["record_uids"], self.scratch["kept"] if loaded else None),
+        )
         cleared = {(name, day) for name, each in wanted.items() for day in each.clear}
         # The sessions that the old parts of these days belong to; the new ones are known behind the swap.
-        linked = cleared | (
-            linked_days(store, cleared) if {day for _, day in cleared} & held["session_parts"] else set()
-        )
+        linked = cleared.copy()
+        if {partition_of("session_parts", day) for _, day in cleared} & held.get("session_parts", set()):
+            linked |= id_linked(store, cleared) | gap_linked(store, cleared)
         note_changes(store, self.revision, {"events": cleared, "sessions": linked})
-        losers = find_losers(store, self.services, wanted, uids)
-        blocks = self._fill(wanted, losers)
-        assign_ids(store, blocks["user_days"])
-        self.check()
-        self._swap(
-            {
-                "event_days": blocks["event_days"],
-                "day_users": stage_bitmaps(store, blocks["user_days"]),
-                "user_days": blocks["user_days"],
-                "session_parts": blocks["session_parts"],
-                "record_uids": uids,
-            },
-            cleared,
-        )
-        self._sessions(linked, linked | linked_days(store, cleared))
+        if (
+            find_losers(store, self.services, wanted, self.twins["record_uids"], self.scratch["losers"])
+            or wanted != plans
+        ):
+            loaded = None  # it has what does not count, or not all
+        for piece in [loaded] if loaded else self._pieces(wanted):
+            if piece is not loaded:
+                self._load(piece)
+            together([partial(self._fill, block, piece) for block in _COLUMNS])
+        together([partial(self._users, cleared), partial(self._sessions, cleared, linked)])
         return wanted
 
-    def _sessions(self, noted: set[Pair], pairs: set[Pair]) -> None:
-        """Put the sessions that started on the days of `pairs` together again."""
-        if pairs - noted:
-            note_changes(self.store, self.revision, {"sessions": pairs - noted})
-        twins = stage_sessions(self.store, pairs)
-        self.check()
-        self._swap(twins, pairs)
+    def _prepare(self) -> dict[str, set[str]]:
+        """Make the tables of this refresh; returns the partitions of the blocks."""
+        store, held = self.store, dict[str, set[str]]()
 
-    def _swap(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
-        """Replace the days of `pairs` in each block, in this order, by its twin; other services keep what they have."""
-        store, days = self.store, {day for _, day in pairs}
-        store.keep_others(twins, pairs)
-        held = store.days_held()
-        for block, twin in twins.items():
-            store.swap(block, twin, days, held)
+        def stage(block: str) -> None:
+            self.twins[block] = store.staged(block)
 
-    def _fill(self, plans: Mapping[str, ServicePlan], losers: str) -> dict[str, str]:
-        """The blocks that follow from the events of a day alone, by block their table."""
-        store = self.store
-        blocks = {block: store.staged(block) for block in _COLUMNS}
-        kept = store.scratch("kept")
-        build = {name: each.build for name, each in plans.items()}
-        for number, piece in enumerate(pieces(self.services, build, self.events.rows, CHUNK_ROWS)):
-            if number:
-                store.truncate(kept)
-            store.run(
-                f"INSERT INTO {kept} {statement('blocks/kept', losers=losers)}",
-                piece.parameters,
-                targets=piece.pairs,
-                stretches=piece.stretches,
-            )
-            together([partial(self._fill_block, block, twin, kept, piece.profile) for block, twin in blocks.items()])
-        return blocks
+        def make(name: str) -> None:
+            self.scratch[name] = store.scratch(name)
 
-    def _fill_block(self, block: str, twin: str, kept: str, profile: Profile) -> None:
+        def look() -> None:
+            held.update(store.partitions())
+
+        together([look, *(partial(stage, block) for block in _STAGED), *(partial(make, name) for name in _SCRATCH)])
+        return held
+
+    def _pieces(self, plans: Mapping[str, ServicePlan]) -> Iterator[Piece]:
+        return pieces(self.services, {name: each.build for name, each in plans.items()}, self.events.rows, CHUNK_ROWS)
+
+    def _load(self, piece: Piece) -> None:
+        """Put the events of the piece into `kept`, instead of what is there."""
+        kept = self.scratch["kept"]
+        self.store.truncate(kept)
+        self.store.run(
+            f"INSERT INTO {kept} {statement('blocks/kept', losers=self.scratch['losers'])}",
+            piece.parameters,
+            targets=piece.pairs,
+            stretches=piece.stretches,
+        )
+
+    def _fill(self, block: str, piece: Piece) -> None:
+        """Add what a block has of the events in `kept`."""
         columns = ", ".join(_COLUMNS[block])
         self.store.run(
-            f"INSERT INTO {twin} ({columns}) SELECT {columns} FROM ({statement(f'blocks/{block}', kept=kept)})",
-            {"view": profile.view, "cart": profile.cart},
+            f"INSERT INTO {self.twins[block]} ({columns}) "
+            f"SELECT {columns} FROM ({statement(f'blocks/{block}', kept=self.scratch['kept'])})",
+            {"view": piece.profile.view, "cart": piece.profile.cart},
         )
+
+    def _users(self, pairs: set[Pair]) -> None:
+        """Replace the days of `pairs` in what does not stand on sessions."""
+        assign_ids(self.store, self.twins["user_days"], self.scratch["day_ids"], self.scratch["fresh_ids"])
+        stage_bitmaps(self.store, self.twins["day_users"], self.scratch["day_ids"], self.scratch["fresh_ids"])
+        self._replace(("event_days", "day_users", "user_days", "record_uids"), pairs)
+
+    def _sessions(self, cleared: set[Pair], linked: set[Pair]) -> None:
+        """Replace the parts of sessions, then the sessions that started on `linked` or have new parts in `cleared`."""
+        store = self.store
+        self._replace(("session_parts",), cleared)
+        by_id = id_linked(store, cleared)
+        pairs = linked | by_id | gap_linked(store, cleared)
+        if pairs - linked:
+            note_changes(store, self.revision, {"sessions": pairs - linked})
+        stage_sessions(store, pairs, (cleared, by_id), self.scratch["sessions_raw"], self.twins)
+        self._replace(("sessions", "session_days"), pairs)
+
+    def _replace(self, blocks: Sequence[str], pairs: set[Pair]) -> None:
+        self.check()
+        self.store.replace({block: self.twins[block] for block in blocks}, pairs)

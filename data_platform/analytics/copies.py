@@ -10,7 +10,7 @@ from datetime import date
 
 from data_platform.analytics.plan import ServicePlan, pieces
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import BlockStore
+from data_platform.analytics.store import BlockStore, partition_of
 from data_platform.catalog.models import Service
 
 UID_ROWS = 6_000_000  # whose hashes are looked for at once: about 200 MB
@@ -22,24 +22,30 @@ def stage_uids(
     services: Sequence[Service],
     plans: Mapping[str, ServicePlan],
     rows: Mapping[date, int],
-    held: set[date],
+    held: set[str],
     twin: str,
+    kept: str | None,
 ) -> dict[str, ServicePlan]:
     """Fill the twin of record_uids; returns the plans and every other day that has a copy of one of their records.
 
-    `held`: the days that record_uids has rows of.
+    `held`: the partitions that record_uids has rows in; `kept`: a table with the events of all the plans, if there is.
     """
     wanted, fresh = dict(plans), dict(plans)
+    if kept:
+        store.run(f"INSERT INTO {twin} (service, day, hash) {statement('blocks/kept_uids', kept=kept)}")
     while fresh:
         found: dict[str, set[date]] = defaultdict(set)
-        for piece in pieces(services, {name: plan.build for name, plan in fresh.items()}, rows, UID_ROWS):
+        to_read = {} if kept else {name: plan.build for name, plan in fresh.items()}
+        for piece in pieces(services, to_read, rows, UID_ROWS):
             store.run(
                 f"INSERT INTO {twin} (service, day, hash) {statement('blocks/record_uids')}",
                 piece.parameters,
                 targets=piece.pairs,
                 stretches=piece.stretches,
             )
-        if any(not held <= plan.clear for plan in wanted.values()):  # else no other day is there to have one
+        kept = None  # of the plans only
+        cleared = [{partition_of("record_uids", day) for day in plan.clear} for plan in wanted.values()]
+        if any(not held <= each for each in cleared):  # else no other day is there to have one
             targets = [(name, day) for name, plan in wanted.items() for day in sorted(plan.clear)]
             for piece in pieces(services, {name: plan.clear for name, plan in fresh.items()}, rows, UID_ROWS):
                 days = [day for _, day in piece.pairs]
@@ -57,11 +63,12 @@ def stage_uids(
     return wanted
 
 
-def find_losers(store: BlockStore, services: Sequence[Service], plans: Mapping[str, ServicePlan], twin: str) -> str:
-    """The table of the records that do not count, empty where every record is the only one."""
-    losers = store.scratch("losers")
-    if not store.rows(f"SELECT 1 FROM {twin} GROUP BY hash HAVING count() > 1 LIMIT 1"):
-        return losers
+def find_losers(
+    store: BlockStore, services: Sequence[Service], plans: Mapping[str, ServicePlan], twin: str, losers: str
+) -> bool:
+    """Put the records that do not count into `losers`; False where every record is the only one."""
+    if not store.rows(f"SELECT 1 FROM (SELECT count() AS n, uniqExact(hash) AS m FROM {twin}) WHERE n != m"):
+        return False
     repeated = store.scratch("repeated")
     store.run(f"INSERT INTO {repeated} SELECT hash FROM {twin} GROUP BY hash HAVING count() > 1")
     everything = 2**62  # rows: copies of a record must be seen together
@@ -72,4 +79,4 @@ def find_losers(store: BlockStore, services: Sequence[Service], plans: Mapping[s
             targets=piece.pairs,
             stretches=piece.stretches,
         )
-    return losers
+    return True

@@ -1,7 +1,7 @@
 """Sessions put together from their parts: over midnight, over a day without a break, over whatever days they lie on."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 
 from data_platform.analytics.days import DAY
@@ -15,16 +15,15 @@ SESSION_DAYS = 31  # whose sessions are put together at once
 WHOLE_DAY_NS = 20 * 3600 * 10**9
 
 
-def linked_days(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
-    """Days whose sessions have parts in `pairs`: by session.id, or by a gap of 30 minutes at most over midnight."""
-    return _id_linked(store, pairs) | _gap_linked(store, pairs) if pairs else set()
-
-
-def _id_linked(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
+def id_linked(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
+    """Days with parts of the sessions, by session.id, that have a part in `pairs`."""
+    if not pairs:
+        return set()
     return {(str(name), day) for name, day in store.rows(statement("blocks/id_links"), targets=sorted(pairs))}
 
 
-def _gap_linked(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
+def gap_linked(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
+    """Days with parts of users' events without session.id that are of one session with parts in `pairs`."""
     found: set[Pair] = set()
     seen = set(pairs)
     frontier = set(pairs)
@@ -41,9 +40,14 @@ def _gap_linked(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
     return found
 
 
-def stage_sessions(store: BlockStore, pairs: set[Pair]) -> dict[str, str]:
-    """The sessions that started on the days of `pairs`, by block their table."""
-    raw, sessions, days = store.scratch("sessions_raw"), store.staged("sessions"), store.staged("session_days")
+def stage_sessions(
+    store: BlockStore, pairs: set[Pair], linked: tuple[set[Pair], set[Pair]], raw: str, twins: Mapping[str, str]
+) -> None:
+    """Fill the twins of sessions and session_days with the sessions that started on the days of `pairs`.
+
+    `linked`: days whose id_linked days are known, and these.
+    """
+    known, by_id = linked
     for number, piece in enumerate(chunks([*{day for _, day in pairs}], defaultdict(lambda: 1), SESSION_DAYS)):
         within = set(piece)
         targets = {pair for pair in pairs if pair[1] in within}
@@ -53,13 +57,15 @@ def stage_sessions(store: BlockStore, pairs: set[Pair]) -> dict[str, str]:
             f"INSERT INTO {raw} {statement('blocks/sessions')}",
             {"gap_days": _gap_days(store, within)},
             targets=sorted(targets),
-            piece=sorted(targets | _id_linked(store, targets)),
+            piece=sorted(targets | by_id | id_linked(store, targets - known)),
         )
-        store.run(f"INSERT INTO {sessions} SELECT service, day, events, duration_ns, viewed, carted FROM {raw}")
         store.run(
-            f"INSERT INTO {days} SELECT service, day, count(), uniqExactArray(users) FROM {raw} GROUP BY service, day"
+            f"INSERT INTO {twins['sessions']} SELECT service, day, events, duration_ns, viewed, carted FROM {raw}"
         )
-    return {"sessions": sessions, "session_days": days}
+        store.run(
+            f"INSERT INTO {twins['session_days']} "
+            f"SELECT service, day, count(), uniqExactArray(users) FROM {raw} GROUP BY service, day"
+        )
 
 
 def _gap_days(store: BlockStore, days: Iterable[date]) -> list[date]:

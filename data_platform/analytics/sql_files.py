@@ -20,11 +20,12 @@ def statement(path: str, **names: str) -> str:
     return text
 
 
-def schema_ddl(cluster: str | None = None) -> list[str]:
-    """The statements that make the building blocks' tables, in order; every one may be repeated."""
+def schema_ddl(layout: str, cluster: str | None = None) -> list[str]:
+    """The statements that make the building blocks' tables, in order, repeatable; `layout` is noted down."""
     replicated = "Replicated" if cluster is not None else ""
     text = statement(
         SCHEMA,
+        layout=layout,
         cluster=f" ON CLUSTER '{cluster}'" if cluster is not None else "",
         merge_tree=f"{replicated}MergeTree",
         replacing=f"{replicated}ReplacingMergeTree",

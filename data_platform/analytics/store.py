@@ -11,15 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_platform.analytics.sql_files import schema_ddl
+from data_platform.catalog.ddl import on_cluster
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
     from clickhouse_connect.driver.external import ExternalData
 
 DATABASE = "analytics_blocks"
+LAYOUT = "layout 2"  # of schema.sql; blocks of another one are made anew
+MONTHLY = frozenset({"event_days", "session_days", "day_users"})  # the others have a partition a day
 SWAPS_AT_ONCE = 100
 AT_ONCE = 4  # statements side by side
 SETTINGS: Mapping[str, Any] = {"max_partitions_per_insert_block": 0, "join_use_nulls": 0}
@@ -35,7 +39,9 @@ SCRATCH = {
     "losers": "source_object String, source_position UInt64",
     "kept": "service LowCardinality(String), day Date, event_time DateTime64(9, 'UTC'), "
     "event_name LowCardinality(String), user_id Nullable(String), session_id Nullable(String), "
-    "source_object LowCardinality(String), source_position UInt64",
+    "uid_hash Nullable(UInt64), place UInt64",
+    "day_ids": "service LowCardinality(String), day Date, user_id String, id UInt32",
+    "fresh_ids": "service LowCardinality(String), user_id String, id UInt32",
     "sessions_raw": "service LowCardinality(String), day Date, events UInt64, duration_ns Int64, viewed Bool, "
     "carted Bool, users Array(String)",
 }
@@ -58,9 +64,16 @@ class BlockStore:
 
     def prepare(self, cluster: str | None) -> None:
         """Make what is missing, drop what a killed refresh staged; nobody else's can be there under the lock."""
-        found = self.rows("SELECT name FROM system.tables WHERE database = {database:String}", {"database": DATABASE})
-        names = [str(name) for (name,) in found]
-        ddl = schema_ddl(cluster)
+        found = self.rows(
+            "SELECT name, (SELECT any(comment) FROM system.databases WHERE name = {database:String}) "
+            "FROM system.tables WHERE database = {database:String}",
+            {"database": DATABASE},
+        )
+        names = [str(name) for name, _ in found]
+        if any(layout != LAYOUT for _, layout in found):
+            self.run(f"DROP DATABASE {DATABASE}{on_cluster(cluster)} SYNC")
+            names = []
+        ddl = schema_ddl(LAYOUT, cluster)
         if sum("__" not in name for name in names) < len(ddl) - 1:  # the first makes the database
             for statement in ddl:
                 self.run(statement)
@@ -117,37 +130,53 @@ class BlockStore:
         """Empty a scratch table for the next piece."""
         self.run(f"TRUNCATE TABLE {table}")
 
-    def days_held(self) -> dict[str, set[date]]:
-        """The days that each table has rows of, of whatever service; twins under their full names."""
-        held: dict[str, set[date]] = defaultdict(set)
-        for table, day in self.rows(
-            "SELECT DISTINCT table, toDateOrNull(partition) FROM system.parts "
-            "WHERE database = {database:String} AND active AND rows > 0 AND partition LIKE '____-__-__'",
+    def partitions(self) -> dict[str, set[str]]:
+        """The partitions that each table has rows in, of whatever service; twins under their full names."""
+        held: dict[str, set[str]] = defaultdict(set)
+        for table, partition in self.rows(
+            "SELECT DISTINCT table, partition_id FROM system.parts "
+            "WHERE database = {database:String} AND active AND rows > 0",
             {"database": DATABASE},
         ):
-            held[f"{DATABASE}.`{table}`" if "__" in table else str(table)].add(day)
+            held[f"{DATABASE}.`{table}`" if "__" in table else str(table)].add(str(partition))
         return held
 
-    def keep_others(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
-        """Copy into the twins what other services have on the days of `pairs`: days are swapped whole."""
-        others = "day IN (SELECT day FROM targets) AND (service, day) NOT IN (SELECT service, day FROM targets)"
+    def replace(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
+        """Replace the days of `pairs` in each block by what its twin holds. Repeating it changes nothing."""
+        self._keep_others(twins, pairs)
+        held = self.partitions()
+        days = {day for _, day in pairs}
+        together([partial(self._swap, block, twin, days, held) for block, twin in twins.items()])
+
+    def _keep_others(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
+        """Copy into the twins what else lies in the partitions of the days: partitions are swapped whole."""
+        where = {
+            block: f"{part} IN (SELECT {part} FROM targets) AND (service, day) NOT IN (SELECT service, day FROM targets)"
+            for block in twins
+            for part in ["toYYYYMM(day)" if block in MONTHLY else "day"]
+        }
         shared = self.rows(
-            " UNION ALL ".join(f"(SELECT '{block}' FROM {DATABASE}.{block} WHERE {others} LIMIT 1)" for block in twins),
+            " UNION ALL ".join(
+                f"(SELECT '{block}' FROM {DATABASE}.{block} WHERE {where[block]} LIMIT 1)" for block in twins
+            ),
             targets=sorted(pairs),
         )
-        for (block,) in shared:
+
+        def keep(block: str) -> None:
             self.run(
-                f"INSERT INTO {twins[block]} SELECT * FROM {DATABASE}.{block} WHERE {others}", targets=sorted(pairs)
+                f"INSERT INTO {twins[block]} SELECT * FROM {DATABASE}.{block} WHERE {where[block]}",
+                targets=sorted(pairs),
             )
 
-    def swap(self, block: str, twin: str, days: Iterable[date], held: Mapping[str, set[date]]) -> None:
-        """Replace days of a block by what its twin holds. Repeating it changes nothing.
+        together([partial(keep, str(block)) for (block,) in shared])
 
-        A partition that the twin lacks is dropped: REPLACE PARTITION refuses an empty one.
-        """
+    def _swap(self, block: str, twin: str, days: Iterable[date], held: Mapping[str, set[str]]) -> None:
+        """A partition that the twin lacks is dropped: REPLACE PARTITION refuses an empty one."""
         steps = [
-            f"REPLACE PARTITION '{day}' FROM {twin}" if day in held.get(twin, ()) else f"DROP PARTITION '{day}'"
-            for day in sorted(days)
+            f"REPLACE PARTITION ID '{each}' FROM {twin}"
+            if each in held.get(twin, ())
+            else f"DROP PARTITION ID '{each}'"
+            for each in sorted({partition_of(block, day) for day in days})
         ]
         for start in range(0, len(steps), SWAPS_AT_ONCE):
             self.run(f"ALTER TABLE {DATABASE}.{block} {', '.join(steps[start : start + SWAPS_AT_ONCE])}")
@@ -166,6 +195,11 @@ class BlockStore:
     def _drop(self, tables: Sequence[str]) -> None:
         if tables:
             self.run(f"DROP TABLE IF EXISTS {', '.join(tables)} SYNC")
+
+
+def partition_of(block: str, day: date) -> str:
+    """Id of the partition of a block that a day lies in."""
+    return f"{day:%Y%m}" if block in MONTHLY else f"{day:%Y%m%d}"
 
 
 def _travelling(tables: Mapping[str, Rows]) -> "ExternalData | None":

@@ -5,11 +5,16 @@ from data_platform.analytics.store import DATABASE, BlockStore
 from data_platform.errors import PlatformError
 
 
-def assign_ids(store: BlockStore, user_days: str) -> None:
-    """Give users without one an id, and prove that ids and users correspond one to one. Raises PlatformError."""
-    store.run(
-        f"INSERT INTO {DATABASE}.user_ids (service, user_id, id) {statement('blocks/new_ids', user_days=user_days)}"
-    )
+def assign_ids(store: BlockStore, user_days: str, day_ids: str, fresh_ids: str) -> None:
+    """Put the users of the staged days with their ids into `day_ids` (0: has none), and the new ids into `fresh_ids`.
+
+    Proves that ids and users correspond one to one. Raises PlatformError.
+    """
+    columns = "(service, day, user_id, id)"
+    store.run(f"INSERT INTO {day_ids} {columns} {statement('blocks/day_ids', user_days=user_days)}")
+    columns = "(service, user_id, id)"
+    store.run(f"INSERT INTO {fresh_ids} {columns} {statement('blocks/fresh_ids', day_ids=day_ids)}")
+    store.run(f"INSERT INTO {DATABASE}.user_ids {columns} SELECT service, user_id, id FROM {fresh_ids}")
     wrong = store.rows(statement("blocks/ids_wrong"))
     if wrong:
         name, count, highest, ids, people = wrong[0]
@@ -22,8 +27,7 @@ def assign_ids(store: BlockStore, user_days: str) -> None:
         )
 
 
-def stage_bitmaps(store: BlockStore, user_days: str) -> str:
-    """The bitmaps of the staged days; their table."""
-    twin = store.staged("day_users")
-    store.run(f"INSERT INTO {twin} (service, day, users) {statement('blocks/day_users', user_days=user_days)}")
-    return twin
+def stage_bitmaps(store: BlockStore, twin: str, day_ids: str, fresh_ids: str) -> None:
+    """Fill the twin of day_users with the bitmaps of the staged days."""
+    sql = statement("blocks/day_users", day_ids=day_ids, fresh_ids=fresh_ids)
+    store.run(f"INSERT INTO {twin} (service, day, users) {sql}")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 START = date(2019, 5, 20)  # days of their own: other tests' events stay where they are
 DEFINITIONS = Definitions("Asia/Seoul")
 RUN = date(2024, 9, 1)
-STATEMENTS = 50  # of a refresh of one more day, about three a block
+STATEMENTS = 60  # of a refresh of one more day, about three a block
 
 
 @pytest.fixture

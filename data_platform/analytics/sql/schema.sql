@@ -1,5 +1,6 @@
--- The building blocks: what a service's metrics stand on, one partition a local day. Made here, replaced day by day.
-CREATE DATABASE IF NOT EXISTS analytics_blocks{cluster};
+-- The building blocks: what a service's metrics stand on, replaced day by day. Made here. One partition a local day; what
+-- has few rows a day one a month, for a query opens every part of its partitions.
+CREATE DATABASE IF NOT EXISTS analytics_blocks{cluster} COMMENT '{layout}';
 
 CREATE TABLE IF NOT EXISTS analytics_blocks.event_days{cluster}
 (
@@ -9,7 +10,7 @@ CREATE TABLE IF NOT EXISTS analytics_blocks.event_days{cluster}
     events UInt64,
     users UInt64 COMMENT 'distinct users of the event on the day'
 )
-ENGINE = {merge_tree} PARTITION BY day ORDER BY (service, event_name)
+ENGINE = {merge_tree} PARTITION BY toYYYYMM(day) ORDER BY (service, day, event_name)
 COMMENT 'Events and users by day and event name, duplicates removed';
 
 CREATE TABLE IF NOT EXISTS analytics_blocks.user_days{cluster}
@@ -61,7 +62,7 @@ CREATE TABLE IF NOT EXISTS analytics_blocks.session_days{cluster}
     sessions UInt64,
     users UInt64 COMMENT 'distinct users of the sessions that started on the day'
 )
-ENGINE = {merge_tree} PARTITION BY day ORDER BY service
+ENGINE = {merge_tree} PARTITION BY toYYYYMM(day) ORDER BY (service, day)
 COMMENT 'Sessions and their users by day';
 
 CREATE TABLE IF NOT EXISTS analytics_blocks.day_users{cluster}
@@ -70,7 +71,7 @@ CREATE TABLE IF NOT EXISTS analytics_blocks.day_users{cluster}
     day Date,
     users AggregateFunction(groupBitmap, UInt32) COMMENT 'dense ids of user_ids'
 )
-ENGINE = {merge_tree} PARTITION BY day ORDER BY service
+ENGINE = {merge_tree} PARTITION BY toYYYYMM(day) ORDER BY (service, day)
 COMMENT 'The users of a day as a bitmap';
 
 CREATE TABLE IF NOT EXISTS analytics_blocks.record_uids{cluster}

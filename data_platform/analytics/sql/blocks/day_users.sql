@@ -1,9 +1,11 @@
--- The users of a day as a bitmap of their dense ids. Only the ids of these days' users are held in memory.
-SELECT days.service AS service, days.day AS day, groupBitmapState(ids.id) AS users
-FROM {user_days} AS days
-INNER JOIN
+-- The users of a day as a bitmap of their dense ids.
+SELECT service, day, groupBitmapState(id) AS users
+FROM
 (
-    SELECT service, user_id, id FROM analytics_blocks.user_ids
-    WHERE service IN {services:Array(String)} AND user_id IN (SELECT user_id FROM {user_days})
-) AS ids ON ids.service = days.service AND ids.user_id = days.user_id
+    SELECT service, day, id FROM {day_ids} WHERE id != 0
+    UNION ALL
+    SELECT days.service AS service, days.day AS day, ids.id AS id
+    FROM (SELECT service, day, user_id FROM {day_ids} WHERE id = 0) AS days
+    INNER JOIN {fresh_ids} AS ids ON ids.service = days.service AND ids.user_id = days.user_id
+)
 GROUP BY service, day

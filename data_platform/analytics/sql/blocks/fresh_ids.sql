@@ -3,15 +3,7 @@ SELECT
     fresh.service AS service,
     fresh.user_id AS user_id,
     toUInt32(taken.highest + row_number() OVER (PARTITION BY fresh.service ORDER BY fresh.user_id)) AS id
-FROM
-(
-    SELECT DISTINCT service, user_id FROM {user_days}
-    WHERE (service, user_id) NOT IN
-    (
-        SELECT service, user_id FROM analytics_blocks.user_ids
-        WHERE service IN {services:Array(String)} AND user_id IN (SELECT user_id FROM {user_days})
-    )
-) AS fresh
+FROM (SELECT DISTINCT service, user_id FROM {day_ids} WHERE id = 0) AS fresh
 LEFT JOIN
 (
     SELECT service, max(id) AS highest FROM analytics_blocks.user_ids WHERE service IN {services:Array(String)}
