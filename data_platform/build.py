@@ -20,9 +20,12 @@ from data_platform.jobs.daily import daily_jobs, standing_job
 from data_platform.jobs.loading import catch_up_job, reconciliation_job
 from data_platform.jobs.schedules import AllowList, daily_schedules, standing_schedule
 from data_platform.jobs.unload_requests import unload_request_job
+from data_platform.provisioning.routes import log_prefixes
 from data_platform.resources.settings import SettingsResource
 from data_platform.sensors.dlq import NAME as DEAD_LETTERS
 from data_platform.sensors.dlq import dead_letter_checks, dead_letter_sensor
+from data_platform.sensors.event_logs import NAME as EVENT_LOGS
+from data_platform.sensors.event_logs import event_logs_sensor
 from data_platform.sensors.kafka_lag import NAME as KAFKA_LAG
 from data_platform.sensors.kafka_lag import kafka_lag_sensor
 from data_platform.sensors.loading import NAME as LOAD_QUEUES
@@ -35,6 +38,7 @@ from data_platform.sensors.run_failure import NAME as ALERTS
 from data_platform.sensors.run_failure import alert_sensor
 from data_platform.sensors.unload_requests import NAME as UNLOAD_REQUESTS
 from data_platform.sensors.unload_requests import unload_requests_sensor
+from data_platform.sensors.user_statistics import NAME as STATISTICS_DROPS
 from data_platform.sensors.user_statistics import user_statistics_job, user_statistics_sensor
 from data_platform.settings import Settings, load_settings
 
@@ -78,7 +82,8 @@ def build_defs(
             jobs=allowed.jobs(job for job in jobs if job.partitioned),
         ),
         unload_requests_sensor(start=allowed.sensor(UNLOAD_REQUESTS) is dg.DefaultSensorStatus.RUNNING),
-        user_statistics_sensor(statistics_job, start=settings.schedules == "all"),
+        user_statistics_sensor(statistics_job, allowed.sensor(STATISTICS_DROPS)),
+        *([event_logs_sensor(catalog, allowed.sensor(EVENT_LOGS), jobs=jobs)] if log_prefixes(catalog) else []),
     ]
     allowed.refuse_unknown({each.name for each in (*schedules, *sensors)})
     assets = [

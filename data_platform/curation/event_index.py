@@ -6,10 +6,13 @@ once for this index: a month of folders is one JSON file under `event-index/`. I
 
 import hashlib
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -46,12 +49,17 @@ class IndexedMonth(BaseModel):
 
 @dataclass(frozen=True)
 class EventIndex:
-    """All log objects under a prefix, by key."""
+    """All log objects under a prefix, by key; not `complete` where the time was over before all were decoded."""
 
     objects: Mapping[str, IndexedObject]
+    complete: bool = True
 
-    def days(self) -> dict[date, list[str]]:
+    def days(self) -> Mapping[date, list[str]]:
         """The keys of the objects with events of each day, in order."""
+        return self._days
+
+    @cached_property
+    def _days(self) -> Mapping[date, list[str]]:
         found: dict[date, list[str]] = defaultdict(list)
         for key in sorted(self.objects):
             for day in self.objects[key].days:
@@ -68,11 +76,12 @@ class EventIndex:
         return sum(each.rejects for key, each in self.objects.items() if key.startswith(folder))
 
 
-def refresh_index(s3: "S3Client", bucket: str, prefix: str) -> EventIndex:
+def refresh_index(s3: "S3Client", bucket: str, prefix: str, *, until: float = inf) -> EventIndex:
     """The index of everything under `prefix`; objects that are new or changed are decoded.
 
     What is gone stays in the index: logs that expire must not make their days look changed.
     Two refreshes at once both end in the right index: a lost entry is only decoded again.
+    From `until` (`time.monotonic()`) on nothing more is decoded; the next refresh goes on there.
     """
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
@@ -83,18 +92,24 @@ def refresh_index(s3: "S3Client", bucket: str, prefix: str) -> EventIndex:
                 found[folder["month"]][key] = item.get("ETag", "").strip('"')
     objects: dict[str, IndexedObject] = {}
     for month, etags in sorted(found.items()):
-        objects |= _refresh_month(s3, bucket, f"{INDEX_PREFIX}/{prefix}/{month}.json", etags)
-    return EventIndex(objects)
+        objects |= _refresh_month(s3, bucket, f"{INDEX_PREFIX}/{prefix}/{month}.json", etags, until)
+    return EventIndex(objects, complete=all(key in objects for etags in found.values() for key in etags))
 
 
-def _refresh_month(s3: "S3Client", bucket: str, index_key: str, etags: Mapping[str, str]) -> dict[str, IndexedObject]:
+def _refresh_month(
+    s3: "S3Client", bucket: str, index_key: str, etags: Mapping[str, str], until: float
+) -> dict[str, IndexedObject]:
     known = _read(s3, bucket, index_key)
     current = {key: each for key, each in known.items() if etags.get(key, each.etag) == each.etag}
     fresh = [key for key in etags if key not in current]
-    if not fresh:
-        return current
+    decoded = 0
     for key in fresh:
+        if time.monotonic() >= until:
+            break
         current[key] = _decode(s3, bucket, key, etags[key])
+        decoded += 1
+    if not decoded:
+        return current
     body = IndexedMonth(objects=dict(sorted(current.items()))).model_dump_json().encode()
     s3.put_object(Bucket=bucket, Key=index_key, Body=body, ContentType="application/json")
     return current

@@ -57,13 +57,27 @@ def stale_days(settings: Settings, s3: "S3Client", dataset: Dataset) -> list[dat
     start are left out.
     """
     index = refresh_index(s3, settings.raw_bucket, _prefix(dataset))
-    start = dataset.start or date.min
-    stale: list[date] = []
-    for day, keys in index.days().items():
-        stored = read_manifest(s3, settings.curated_bucket, dataset.domain, dataset.name, day)
-        if day >= start and (stored is None or stored.manifest.source.version != index.version(keys)):
-            stale.append(day)
-    return stale
+    return [day for day in index.days() if staleness(settings, s3, dataset, index, day) is not None]
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A day to curate: what it would be made of now, and whether it was ever made."""
+
+    version: str
+    made: bool
+
+
+def staleness(settings: Settings, s3: "S3Client", dataset: Dataset, index: EventIndex, day: date) -> Stale | None:
+    """Whether a day's curated partition is made of other objects than the index has for it; None where it is not."""
+    keys = index.days().get(day, [])
+    if not keys or day < (dataset.start or date.min):
+        return None
+    stored = read_manifest(s3, settings.curated_bucket, dataset.domain, dataset.name, day)
+    version = index.version(keys)
+    if stored is not None and stored.manifest.source.version == version:
+        return None
+    return Stale(version, stored is not None)
 
 
 def folder(prefix: str, day: date) -> str:

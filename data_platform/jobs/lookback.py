@@ -36,6 +36,7 @@ class Reason(StrEnum):
     OUTDATED = "an earlier layer is newer"
     RESTATED = "restated at its source"
     READY = "its source is complete now"
+    LATE = "logs came late"
 
 
 @dataclass(frozen=True)

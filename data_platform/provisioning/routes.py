@@ -1,4 +1,4 @@
-"""Which events go to which queue: one route per domain of the catalogue, CSV drops, manifests of UNLOAD. Pure."""
+"""Which events go to which queue: a route per domain of the catalogue, CSV drops, manifests of UNLOAD, logs. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any
 
 from data_platform.catalog import Catalog
 from data_platform.catalog import keys as s3_keys
+from data_platform.catalog.models import OtelLogsSource
 from data_platform.settings import Settings
 from data_platform.unload.execution import RESULTS_PREFIX
 from data_platform.unload.manifest import MANIFEST_NAME
@@ -30,7 +31,8 @@ class Route:
 def routes(settings: Settings, catalog: Catalog) -> tuple[Route, ...]:
     """All routes of the environment."""
     domains = (domain_route(settings, name) for name in sorted(catalog.domains))
-    return (*domains, statistics_route(settings), unload_route(settings))
+    logs = (event_logs_route(settings, catalog),) if log_prefixes(catalog) else ()
+    return (*domains, statistics_route(settings), unload_route(settings), *logs)
 
 
 def domain_route(settings: Settings, domain: str) -> Route:
@@ -59,6 +61,32 @@ def statistics_route(settings: Settings) -> Route:
             "detail": {
                 "bucket": {"name": [settings.raw_bucket]},
                 "object": {"key": [{"wildcard": f"{INCOMING_PREFIX}*{suffix}"} for suffix in INCOMING_SUFFIXES]},
+            },
+        },
+        transformer=s3_keys.input_transformer(),
+    )
+
+
+def log_prefixes(catalog: Catalog) -> list[str]:
+    """The prefixes in the raw bucket under which the OpenTelemetry logs of any dataset lie."""
+    sources = (dataset.source for dataset in catalog.datasets.values())
+    return sorted({f"{source.prefix}/" for source in sources if isinstance(source, OtelLogsSource)})
+
+
+def event_logs_route(settings: Settings, catalog: Catalog) -> Route:
+    """OpenTelemetry logs in the raw bucket -> the queue of the sensor that takes late ones in."""
+    name = f"{settings.env}-event-logs"
+    return Route(
+        rule=f"{name}-rule",
+        queue=f"{name}-queue",
+        dlq=f"{name}-dlq",
+        description="OpenTelemetry logs to the event logs queue",
+        pattern={
+            "source": ["aws.s3"],
+            "detail-type": ["Object Created"],
+            "detail": {
+                "bucket": {"name": [settings.raw_bucket]},
+                "object": {"key": [{"prefix": prefix} for prefix in log_prefixes(catalog)]},
             },
         },
         transformer=s3_keys.input_transformer(),

@@ -23,9 +23,9 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
     from data_platform.provisioning.aws_calls import connect
     from data_platform.provisioning.buckets import bucket_plans, provision_bucket
     from data_platform.provisioning.metrics_alarms import provision_metrics_alarms
+    from data_platform.provisioning.queue_alarms import provision_queue_alarms
     from data_platform.provisioning.queues import provision_route
     from data_platform.provisioning.routes import routes
-    from data_platform.provisioning.statistics_alarms import provision_statistics_alarms
     from data_platform.provisioning.unload_alarms import provision_unload_alarms
 
     clients = connect(settings)
@@ -33,7 +33,7 @@ def _aws(settings: Settings, catalog: Catalog, recorder: Recorder) -> None:
         *(lambda plan=plan: provision_bucket(clients.s3, plan, recorder) for plan in bucket_plans(settings)),
         *(lambda route=route: provision_route(clients, route, recorder) for route in routes(settings, catalog)),
         lambda: provision_alarms(clients.cloudwatch, settings, catalog, recorder),
-        lambda: provision_statistics_alarms(clients.cloudwatch, settings, recorder),
+        lambda: provision_queue_alarms(clients.cloudwatch, settings, catalog, recorder),
         lambda: provision_unload_alarms(clients.cloudwatch, settings, recorder),
         lambda: provision_metrics_alarms(clients.cloudwatch, settings, recorder),
     )

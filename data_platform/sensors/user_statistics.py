@@ -14,14 +14,16 @@ import dagster as dg
 
 from data_platform.assets.user_statistics import FILES, FILES_KEY, TABLE_KEY, partition_of
 from data_platform.clients import aws, postgres
+from data_platform.clients.inbox import BATCH, Inbox, Message, MessageError
 from data_platform.errors import ConfigurationError
 from data_platform.provisioning.routes import statistics_route
 from data_platform.resources.settings import SettingsResource
-from data_platform.statistics.inbox import BATCH, Inbox, Message, MessageError, parse_message
+from data_platform.statistics.inbox import parse_drops
 from data_platform.statistics.outcome import TIMEOUT_S
 from data_platform.statistics.runs import finished
 from data_platform.statistics.source import FileVersion, find
 
+NAME = "user_statistics_drops"
 JOB_NAME = "user_statistics"
 INTERVAL_S = 30
 BUDGET_S = 20.0  # of a tick; the daemon gives up on one after 60 s
@@ -49,7 +51,7 @@ class _Tick:
 
     def add(self, s3: Any, message: Message) -> None:
         try:
-            found = [find(s3, drop.bucket, drop.key, drop.version_id) for drop in parse_message(message.body)]
+            found = [find(s3, drop.bucket, drop.key, drop.version_id) for drop in parse_drops(message.body)]
         except (MessageError, ConfigurationError) as error:  # anything else fails the tick: the messages come again
             self.useless.append((message, error.message))
             return
@@ -75,14 +77,14 @@ def user_statistics_job() -> Any:
     )
 
 
-def user_statistics_sensor(job: Any, *, start: bool) -> dg.SensorDefinition:
-    """The sensor over `<env>-user-statistics-queue`; running at once only where `start` says so."""
+def user_statistics_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """The sensor over `<env>-user-statistics-queue`."""
 
     @dg.sensor(
-        name="user_statistics_drops",
+        name=NAME,
         job=job,
         minimum_interval_seconds=INTERVAL_S,
-        default_status=dg.DefaultSensorStatus.RUNNING if start else dg.DefaultSensorStatus.STOPPED,
+        default_status=status,
         description="CSV drops under incoming/ -> a run each.",
     )
     def user_statistics_drops(context: dg.SensorEvaluationContext, platform: SettingsResource) -> dg.SensorResult:

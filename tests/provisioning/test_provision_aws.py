@@ -43,7 +43,7 @@ def test_everything_is_made_once(fresh: Settings) -> None:
     first = provision(fresh, only=AWS)
     kinds = [change.kind for change in first.changes if change.action == "create"]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "bucket": 3, "queue": 12, "rule": 6, "target": 6, "alarm": 13,
+        "bucket": 3, "queue": 14, "rule": 7, "target": 7, "alarm": 15,
     }  # fmt: skip
     assert provision(fresh, only=AWS).changes == ()
 
@@ -116,6 +116,15 @@ def test_csv_drops_reach_the_statistics_queue(fresh: Settings) -> None:
         s3.put_object(Bucket=fresh.raw_bucket, Key=key, Body=b"1")  # of any size
     messages = receive(fresh, "user-statistics-queue")
     assert sorted(message["key"] for message in messages) == ["incoming/a.csv", "incoming/b.csv.gz"]
+
+
+def test_event_logs_reach_their_queue(fresh: Settings) -> None:
+    provision(fresh, only=AWS)
+    s3 = aws.s3(fresh)
+    log = "otel-logs/year=2024/month=03/day=01/hour=00/logs.json"
+    for key in (log, "event-index/otel-logs/year=2024/month=03.json", "rejected/otel-logs/a.jsonl", "otel-logs2/a"):
+        s3.put_object(Bucket=fresh.raw_bucket, Key=key, Body=b"1")
+    assert [message["key"] for message in receive(fresh, "event-logs-queue")] == [log]
 
 
 def test_what_drifted_is_put_right_and_nothing_else_is_touched(fresh: Settings) -> None:

@@ -38,7 +38,7 @@ def catalog(plain: Settings) -> Catalog:
 def test_each_domain_has_a_route_of_its_own(plain: Settings, catalog: Catalog) -> None:
     by_queue = {route.queue: route for route in routes(plain, catalog)}
     assert set(by_queue) == {f"dev-{domain}-load-queue" for domain in catalog.domains} | {
-        "dev-user-statistics-queue", "dev-unload-queue",
+        "dev-user-statistics-queue", "dev-unload-queue", "dev-event-logs-queue",
     }  # fmt: skip
     market = by_queue["dev-market-load-queue"]
     assert (market.rule, market.dlq) == ("dev-market-load-rule", "dev-market-load-dlq")

@@ -75,7 +75,7 @@ def definitions(cloud: Cloud) -> dg.Definitions:
         assets=user_statistics_assets(UserStatistics()),
         asset_checks=user_statistics_checks(),
         jobs=[job],
-        sensors=[user_statistics_sensor(job, start=False)],
+        sensors=[user_statistics_sensor(job, dg.DefaultSensorStatus.STOPPED)],
         resources={"platform": TestSettings()},
         executor=dg.in_process_executor,
     )
