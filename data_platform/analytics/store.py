@@ -151,7 +151,8 @@ class BlockStore:
     def _keep_others(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
         """Copy into the twins what else lies in the partitions of the days: partitions are swapped whole."""
         where = {
-            block: f"{part} IN (SELECT {part} FROM targets) AND (service, day) NOT IN (SELECT service, day FROM targets)"
+            block: f"{part} IN (SELECT {part} FROM targets) "
+            "AND (service, day) NOT IN (SELECT service, day FROM targets)"
             for block in twins
             for part in ["toYYYYMM(day)" if block in MONTHLY else "day"]
         }
