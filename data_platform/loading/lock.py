@@ -17,7 +17,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from data_platform.catalog.ddl import literal
 from data_platform.clients import clickhouse
@@ -40,9 +40,9 @@ WHERE name = {name:String}
 # is there writes nothing, whether or not its token is remembered.
 _WRITE = """
 INSERT INTO platform.locks (name, epoch, owner, kind, expires_at)
-SELECT {name:String}, {epoch:UInt64}, {owner:String}, {kind:String}, now64(3) + toIntervalMillisecond({lifetime:UInt32})
+SELECT {name:String}, {epoch:UInt64}, {owner:String}, '%s', now64(3) + toIntervalMillisecond({lifetime:UInt32})
 """
-_TAKE = f"{_WRITE}WHERE (SELECT max(epoch) FROM platform.locks WHERE name = {{name:String}}) < {{epoch:UInt64}}"
+_UNLESS_NEWER = "WHERE (SELECT max(epoch) FROM platform.locks WHERE name = {name:String}) < {epoch:UInt64} "
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 log = logging.getLogger(__name__)
 
@@ -237,17 +237,18 @@ class PartitionLocks:
         epoch, owner, free, expires_at, now = self.client.query(_NEWEST, parameters={"name": name}).result_rows[0]
         return _Newest(int(epoch), str(owner), bool(free), expires_at, now)
 
-    def _write(self, lease: Lease, kind: str, lifetime: timedelta, *, token: str | None = None) -> None:
+    def _write(
+        self, lease: Lease, kind: Literal["take", "renew", "free"], lifetime: timedelta, *, token: str | None = None
+    ) -> None:
         settings: dict[str, str | int] = {"async_insert": 0, "insert_deduplicate": 0 if token is None else 1}
         if token is not None:
             settings["insert_deduplication_token"] = token
         self.client.command(
-            f"{_WRITE if token is None else _TAKE} ORDER BY ALL",
+            f"{_WRITE % kind}{_UNLESS_NEWER if kind == 'take' else ''}ORDER BY ALL",
             parameters={
                 "name": lease.name,
                 "epoch": lease.epoch,
                 "owner": lease.owner,
-                "kind": kind,
                 "lifetime": int(lifetime.total_seconds() * 1000),
             },
             settings=settings,

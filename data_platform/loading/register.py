@@ -11,11 +11,13 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_platform.clients import clickhouse
 from data_platform.clients.retry import retrying
 from data_platform.errors import Fault
+from data_platform.loading.convoy import Convoy
 from data_platform.loading.records import (
     ObjectRecord,
     ObjectVersion,
@@ -47,6 +49,10 @@ class Register:
     worker: str
     _last_revision: int = field(default=0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _objects: Convoy[Mapping[str, object]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._objects = Convoy(partial(self._append, "platform.objects"))
 
     def partition(self, partition: TablePartition) -> PartitionRecord:
         """The newest generation of a table partition and whether its swap is unfinished."""
@@ -118,9 +124,11 @@ class Register:
         )
 
     def write(self, partition: TablePartition, records: Sequence[ObjectRecord]) -> None:
-        """Append the new states, one insert for all."""
+        """Append the new states, one insert for all, and for what other threads append meanwhile."""
+        if not records:
+            return
         place = {"domain": partition.domain, "table": partition.table, "ds": partition.ds.isoformat()}
-        self._append("platform.objects", [place | self._row(record) for record in records])
+        self._objects.append([place | self._row(record) for record in records])
 
     def write_partition(self, partition: TablePartition, record: PartitionRecord, *, objects: int) -> None:
         """Append a partition's new generation: `replacing` ahead of the swap, `done` behind it."""
@@ -167,8 +175,6 @@ class Register:
 
     def _append(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
         """One insert. Every row has a revision of its own, so repeating it after an unknown outcome changes nothing."""
-        if not rows:
-            return
         body = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
 
         def send() -> None:

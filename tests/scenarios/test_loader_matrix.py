@@ -26,6 +26,7 @@ EACH_STEP = 10
 TOGETHER = 4  # faults in one history
 CHAPTER = 8  # faults of one comparison of the line
 LEAST = 1000
+PIECES = 16  # of the full run, a few minutes each
 # One of each in the default suite; a restart of ClickHouse costs seconds.
 QUICK_STEPS = ("the intent written", "inserted", "swapped", "deleting the message")
 SLOW = {"kill -9 of ClickHouse", "worker paused past its lease", "kill -9 of ClickHouse under a loader"}
@@ -68,48 +69,69 @@ def test_a_loader_killed_or_served_badly_leaves_exactly_the_files_rows(cloud: Cl
 
 
 class Report:
-    """Faults by kind, written to CHAOS_REPORT while the run goes on."""
+    """Faults of a piece of the run by kind, written while it goes on; beside it the sum of all pieces of the seed."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "loader-kill-matrix.json"
+    def __init__(self, folder: Path, piece: int) -> None:
+        self._pieces = folder / "loader-kill-matrix" / str(SEED)
+        self._pieces.mkdir(parents=True, exist_ok=True)
+        self._piece = self._pieces / f"{piece}.json"
+        self._whole = folder / "loader-kill-matrix.json"
         self._since = time.monotonic()
         self.struck: Counter[str] = Counter()
 
-    def add(self, struck: Counter[str], inexact: list[str]) -> None:
+    def add(self, struck: Counter[str], inexact: Sequence[str]) -> None:
         self.struck += struck
-        report = {
-            "seed": SEED,
-            "faults that struck": self.struck.total(),
-            "inexact": inexact,  # the first one ends the run
+        told = {
+            "inexact": list(inexact),  # the first one ends the piece
             "minutes": round((time.monotonic() - self._since) / 60, 1),
             "by kind": dict(self.struck),
         }
-        self._path.write_text(json.dumps(report, indent=1) + "\n")
+        self._piece.write_text(json.dumps(told, indent=1) + "\n")
+        pieces = [json.loads(path.read_text()) for path in self._pieces.glob("*.json")]
+        by_kind = Counter[str]()
+        for each in pieces:
+            by_kind.update(each["by kind"])
+        report = {
+            "seed": SEED,
+            "pieces": f"{len(pieces)} of {PIECES}",
+            "faults that struck": by_kind.total(),
+            "inexact": [kind for each in pieces for kind in each["inexact"]],
+            "minutes": round(sum(each["minutes"] for each in pieces), 1),
+            "by kind": dict(sorted(by_kind.items())),
+        }
+        self._whole.write_text(json.dumps(report, indent=1) + "\n")
 
 
-@pytest.mark.load
-@pytest.mark.timeout(7200)
-def test_a_thousand_faults_leave_exactly_the_files_rows(matrix_bench: Bench, cloud: Cloud, tmp_path: Path) -> None:
-    report = Report(Path(os.environ.get("CHAOS_REPORT", tmp_path / "report")))
+def all_faults() -> tuple[list[str], list[str]]:
+    """Every fault of the full run in a seeded order: those on the line, those in histories."""
     dice = random.Random(SEED)
     steps = [f"{KILLED}{step}" for step in STEPS] * EACH_STEP
     others = [kind for kind in loader_line.FAULTS if kind.removeprefix(KILLED) not in STEPS] * EACH
-    on_the_line = steps + others
-    in_histories = list(loader_history.FAULTS) * EACH
+    on_the_line, in_histories = steps + others, list(loader_history.FAULTS) * EACH
     dice.shuffle(on_the_line)
     dice.shuffle(in_histories)
     assert len(on_the_line) + len(in_histories) >= LEAST
+    return on_the_line, in_histories
+
+
+@pytest.mark.load
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("piece", range(PIECES))
+def test_a_thousand_faults_leave_exactly_the_files_rows(
+    matrix_bench: Bench, cloud: Cloud, tmp_path: Path, piece: int
+) -> None:
+    report = Report(Path(os.environ.get("CHAOS_REPORT", tmp_path / "report")), piece)
+    on_the_line, in_histories = (kinds[piece::PIECES] for kinds in all_faults())
     some: Sequence[str] = ()
     try:
-        with Line.open(cloud, tmp_path / "line", SEED) as line:
+        with Line.open(cloud, tmp_path / "line", SEED + piece) as line:
             for some in batches(on_the_line, CHAPTER):
                 line.struck.clear()
                 line.chapter(some)
                 report.add(line.struck, [])
         for number, some in enumerate(batches(in_histories, TOGETHER)):
-            report.add(History(matrix_bench, cloud, SEED + 100 + number).run(some), [])
+            report.add(History(matrix_bench, cloud, SEED + 100 + piece * 100 + number).run(some), [])
     except BaseException:
-        report.add(Counter(), list(some))
+        report.add(Counter(), some)
         raise
-    assert report.struck.total() >= LEAST
+    assert report.struck.total() == len(on_the_line) + len(in_histories)
