@@ -5,7 +5,7 @@ Counting is here; sending and serving are publish.py's.
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
@@ -149,7 +149,7 @@ class Metrics:
             yield from _histogram_lines(f"{PREFIX}_stage_seconds", f'domain="{domain}",stage="{stage}"', histogram)
 
 
-def cloudwatch_data(env: str, windows: dict[str, tuple[Window, Depth | None, str]]) -> list[dict[str, object]]:
+def cloudwatch_data(env: str, windows: Mapping[str, tuple[Window, Depth | None, str]]) -> list[dict[str, object]]:
     """The five metrics as PutMetricData takes them. A parked domain counts as failing: nobody else would ring."""
     data: list[dict[str, object]] = []
     for domain, (window, depth, state) in windows.items():

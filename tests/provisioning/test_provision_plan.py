@@ -6,6 +6,8 @@ import pytest
 
 from data_platform.catalog import Catalog, load_catalog
 from data_platform.errors import ConfigurationError, Fault, PlatformError
+from data_platform.loading.metrics import Depth, Window, cloudwatch_data
+from data_platform.loading.publish import NAMESPACE
 from data_platform.provisioning import provision
 from data_platform.provisioning.alarms import alarm_requests
 from data_platform.provisioning.buckets import (
@@ -71,6 +73,39 @@ def test_the_alarms_are_the_specified_ones(plain: Settings, catalog: Catalog) ->
             request["AlarmDescription"][:2],
         )
     assert found == SPECIFIED
+
+
+# alarm -> namespace, metric, dimensions of the domain market. Depths are SQS's own: they ring when the loader is dead.
+WATCHED = {
+    "LoadLatencyHigh": ("DataPlatform/Load", "ProcessingLatency", {"Environment": "dev", "Domain": "market"}),
+    "LoadErrorRateHigh": ("DataPlatform/Load", "ErrorRate", {"Environment": "dev", "Domain": "market"}),
+    "LoadQueueDepthHigh": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": "dev-market-load-queue"}),
+    "LoadDLQMessages": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": "dev-market-load-dlq"}),
+}
+
+
+def test_each_alarm_watches_the_metric_that_is_sent_for_every_domain(plain: Settings, catalog: Catalog) -> None:
+    happened = dict.fromkeys(catalog.domains, (Window(1, 1, [0.5]), Depth(0, 0, 0), "running"))
+    data: list[Any] = cloudwatch_data("dev", happened)
+    sent = {
+        (datum["MetricName"], tuple((each["Name"], each["Value"]) for each in datum["Dimensions"])) for datum in data
+    }
+    found: dict[str, Any] = {}
+    for request in alarm_requests(plain, sorted(catalog.domains)):
+        (expression,) = [metric for metric in request["Metrics"] if metric["ReturnData"]]
+        assert expression["Expression"] == "MAX(METRICS())"
+        assert request["TreatMissingData"] == "notBreaching"
+        for source in (metric for metric in request["Metrics"] if not metric["ReturnData"]):
+            assert source["MetricStat"]["Stat"] == "Maximum"
+            watched = source["MetricStat"]["Metric"]
+            dimensions = {each["Name"]: each["Value"] for each in watched["Dimensions"]}
+            if watched["Namespace"] == NAMESPACE:
+                assert (watched["MetricName"], tuple(dimensions.items())) in sent
+            if source["Label"] == "market":
+                name = request["AlarmName"].removeprefix("dev-")
+                found[name] = (watched["Namespace"], watched["MetricName"], dimensions)
+        assert {metric["Label"] for metric in request["Metrics"]} >= set(catalog.domains)
+    assert found == WATCHED
 
 
 def test_more_domains_than_an_alarm_can_watch_make_numbered_alarms(plain: Settings) -> None:
