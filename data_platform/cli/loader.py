@@ -5,6 +5,7 @@ import logging
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,7 +123,28 @@ def history(
         catalog.dataset(dataset)
     with clickhouse.connect(settings) as client:
         rows = object_history(client, dataset=dataset, ds=_day(day), key=key, state=state, limit=limit)
-    print_rows(rows, as_json=as_json, title="history")
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        # Keys and ids are copied from here: they stand whole on lines of their own, however narrow the terminal.
+        out.print("\n".join(_entry(row)), markup=False, soft_wrap=True)
+    if not rows:
+        out.print("no object version fits")
+
+
+def _entry(row: Mapping[str, Any]) -> list[str]:
+    """What became of an object version, in lines: when and what, why, which object, which query."""
+    facts = [f"{row['rows']:,} rows", f"{row['bytes']:,} bytes"]
+    if row["latency_s"] is not None:
+        facts.append(f"{row['latency_s']:,.1f} s after its event")
+    facts += [f"{row['attempts']} failed attempts"] * bool(row["attempts"]) + [row["plan"]] * bool(row["plan"])
+    lines = [f"{row['changed_at'][:19]}  {row['state']}", f"    {', '.join(facts)}"]
+    if row["code"]:
+        lines.append(f"    {row['code']} {row['reason']}")
+    lines.append(f"    {row['key']}")
+    lines.append(f"    version {row['version']}, generation {row['generation']}")
+    return [*lines, f"    query {row['query_id']}"] if row["query_id"] else lines
 
 
 @app.command()

@@ -123,9 +123,21 @@ def test_history_tells_what_became_of_every_version(platform: FlowRuns) -> None:
     assert (by_file["table.parquet"]["state"], by_file["table.parquet"]["code"]) == ("failed", "E002")
     assert told("loader", "history", dataset, "--state", "failed", "--ds", str(day(1))) == [by_file["table.parquet"]]
     assert told("loader", "history", dataset, "--key", "foreign", "--limit", "1") == [foreign]
-    assert "foreign.parquet" in call("loader", "history", dataset).stdout
     assert isinstance(call("loader", "history", dataset, "--state", "lost").exception, PlatformError)
     assert call("loader", "history", dataset, "--ds", "yesterday").exit_code == 2
+
+
+def test_history_shows_keys_and_reasons_whole_in_a_narrow_terminal(
+    platform: FlowRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output.out, "width", 80)
+    dataset = f"{platform.flow.domain}/items"
+    shown = call("loader", "history", dataset).stdout.splitlines()
+    for row in told("loader", "history", dataset):
+        assert f"    {row['key']}" in shown
+        assert any(row["version"] in line for line in shown)
+        assert not row["reason"] or f"    {row['code']} {row['reason']}" in shown
+    assert any(line.startswith(f"    {FOREIGN} rows, ") and line.endswith("one block") for line in shown)
 
 
 def test_trace_goes_from_a_row_to_the_sql_that_made_it(platform: FlowRuns) -> None:
