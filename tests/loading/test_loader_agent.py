@@ -14,7 +14,7 @@ from data_platform.catalog.keys import dlq_name, queue_name
 from data_platform.clients import aws
 from data_platform.errors import ConfigurationError, PlatformError
 from data_platform.loading import agent as agent_module
-from data_platform.loading import selftest, work
+from data_platform.loading import receiving, selftest, work
 from data_platform.loading.agent import Agent
 from data_platform.loading.deadletters import Held, drop, let_go, receive_letters, replay, select
 from data_platform.loading.domains import DomainState, read_domains, write_domain
@@ -26,6 +26,14 @@ from tests.loading.conftest import Bench, rows
 
 pytestmark = pytest.mark.integration
 DRAIN_S = 60
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits made for people and for SQS's bill are shorter here."""
+    monkeypatch.setattr(agent_module, "DRAIN_POLL_S", 0.3)
+    monkeypatch.setattr(agent_module, "HOUSEKEEPING_S", 0.3)
+    monkeypatch.setattr(receiving, "LONGEST_POLL_S", 1)
 
 
 @pytest.fixture
@@ -211,7 +219,6 @@ def test_an_object_that_keeps_failing_is_tried_three_times_in_one_receive(
 
 def test_a_missing_table_parks_the_domain_and_burns_no_message(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "AWAY_S", 1)
-    monkeypatch.setattr(agent_module, "HOUSEKEEPING_S", 0.2)
     bench = queue.bench
     queue.send(bench.put("a.parquet", rows(0, 40)))
     client = bench.warehouse.client
