@@ -12,6 +12,8 @@ from data_platform.loading.loader import Failure, LoadResult, Outcome, load_obje
 from data_platform.loading.plans import Plan
 from data_platform.loading.rebuild import rebuild_partition, verify_partition
 from data_platform.loading.register import State
+from data_platform.loading.schema import platform_ddl
+from data_platform.loading.selftest import check_epochs
 from data_platform.local.cloud import Cloud
 from tests.loading.conftest import Bench, parquet, rows, without_sequencer
 
@@ -174,6 +176,25 @@ def test_a_lost_register_does_not_double_rows(bench: Bench) -> None:
     bench.warehouse.client.command("TRUNCATE TABLE platform.objects")
     load_objects(bench.warehouse, bench.dataset, events[:1])
     load_objects(bench.warehouse, bench.dataset, events)
+    assert bench.found() == bench.expected()
+
+
+def test_partitions_whose_epochs_were_lost_are_not_taken_for_new(bench: Bench) -> None:
+    client = bench.warehouse.client
+    for table in ("objects", "partitions"):
+        client.command(f"TRUNCATE TABLE platform.{table}")
+    load_object(bench.warehouse, bench.dataset, bench.put("a.parquet", rows(0, 10)))
+    (ddl,) = [statement for statement in platform_ddl() if "EXISTS platform.locks" in statement]
+    client.command("RENAME TABLE platform.locks TO platform.locks_aside")
+    try:
+        client.command(ddl)
+        assert check_epochs(client, bench.again().locks) == 1
+        assert check_epochs(client, bench.again().locks) == 0
+        overwrite = bench.put("a.parquet", rows(100, 10))
+        assert load_object(bench.again(), bench.dataset, overwrite).outcome is Outcome.REPLACED
+    finally:
+        client.command("DROP TABLE IF EXISTS platform.locks SYNC")
+        client.command("RENAME TABLE platform.locks_aside TO platform.locks")
     assert bench.found() == bench.expected()
 
 
