@@ -160,7 +160,8 @@ def test_late_logs_are_taken_in_once_over_faults_failing_runs_and_deaths(
                 action = chance.choice(["ReceiveMessage", "DeleteMessageBatch", "GetQueueUrl"])
                 fault = faults.arm("sqs.error", match={"action": action}, status=403)
             else:
-                fault = faults.arm("s3.error", match={"method": "PUT"}, status=403)
+                match = {"method": "PUT", "bucket": logs.settings.raw_bucket}  # the index
+                fault = faults.arm("s3.error", match=match, status=403)
         daemon.tick(dies=death(chance))
         if fault is not None:
             seen["struck"] += faults.struck(fault)
