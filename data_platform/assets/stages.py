@@ -20,6 +20,7 @@ from data_platform.curation.partition import SourceFile
 from data_platform.curation.unloads import curate_unload
 from data_platform.errors import PlatformError
 from data_platform.loading.rebuild import rebuild_partition
+from data_platform.loading.selftest import check_epochs
 from data_platform.loading.warehouse import Warehouse, open_warehouse
 from data_platform.settings import Settings
 from data_platform.unload.datasets import PartitionUnload, proven_unload, unload_partition
@@ -53,6 +54,7 @@ class StageRunner:
         default_factory=dict[tuple[str, date], PartitionUnload], init=False
     )
     _local: threading.local = field(default_factory=threading.local, init=False)
+    _opening: threading.Lock = field(default_factory=threading.Lock, init=False)
     _warehouses: list[Warehouse] = field(default_factory=list[Warehouse], init=False)
 
     @cached_property
@@ -70,8 +72,11 @@ class StageRunner:
         """ClickHouse with its register and locks, one worker a thread."""
         warehouse: Warehouse | None = getattr(self._local, "warehouse", None)
         if warehouse is None:
-            warehouse = self._local.warehouse = open_warehouse(self.settings)
-            self._warehouses.append(warehouse)
+            with self._opening:
+                warehouse = self._local.warehouse = open_warehouse(self.settings, s3=self.s3)
+                if not self._warehouses:
+                    check_epochs(warehouse.client, warehouse.locks)  # a rebuild relies on them, as the loader does
+                self._warehouses.append(warehouse)
         return warehouse
 
     def run(self, stage: Stage, dataset: Dataset, ds: date) -> StageResult:

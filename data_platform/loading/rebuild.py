@@ -16,7 +16,7 @@ from data_platform.loading.errors import CODES, Code
 from data_platform.loading.footer import ObjectChangedError, check_contract, read_footer
 from data_platform.loading.lock import Lease
 from data_platform.loading.plans import Checked, Plan
-from data_platform.loading.register import ObjectRecord, ObjectVersion, State, TablePartition
+from data_platform.loading.register import ObjectRecord, ObjectVersion, PartitionRecord, State, TablePartition
 from data_platform.loading.swap import Change, settle, swap_partition
 from data_platform.loading.target import Target
 from data_platform.loading.warehouse import Warehouse, open_warehouse
@@ -56,12 +56,13 @@ def rebuild_locked(warehouse: Warehouse, dataset: Dataset, partition: TableParti
     """`rebuild_partition` for a caller that holds the lease already."""
     started = time.monotonic()
     bucket = warehouse.settings.curated_bucket
-    before = warehouse.register.partition(partition)
+    # Whoever is the first ever to hold the lease finds nothing in the register.
+    before = PartitionRecord() if lease.first else warehouse.register.partition(partition)
     if before.replacing:
         settle(warehouse, dataset, partition, before)
         before = warehouse.register.partition(partition)
     contents = expected_contents(warehouse.s3, bucket, dataset.domain, dataset.name, partition.ds)
-    known = warehouse.register.objects(partition)
+    known = {} if lease.first else warehouse.register.objects(partition)
     objects, kept, left_out = _selected(contents, known, dataset.overwrite)
     listed = manifest_footers(dataset, contents.manifest)
     add = [
