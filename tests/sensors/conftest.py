@@ -31,20 +31,23 @@ class Daemon:
     events: list[Any] = field(default_factory=list[Any])
     runs: list[dg.RunRequest] = field(default_factory=list[dg.RunRequest])
     seen: Counter[str] = field(default_factory=Counter[str])
+    errors: list[Exception] = field(default_factory=list[Exception])
 
     def tick(self, *, dies: str | None = None) -> bool:
         """Evaluate and keep what Dagster would; False when the sensor raised: then nothing is kept."""
         self.seen["ticks"] += 1
         with dg.build_sensor_context(
             instance=self.instance,
+            instance_ref=self.instance.get_ref() if self.instance.is_persistent else None,
             cursor=self.cursor,
             resources={"platform": platform_of(self.settings())},
             definitions=self.definitions,
         ) as context:
             try:
                 data = self.sensor.evaluate_tick(context)
-            except Exception:  # noqa: BLE001 - whatever it is, a daemon logs it and goes on
+            except Exception as error:  # noqa: BLE001 - whatever it is, a daemon logs it and goes on
                 self.seen["failed"] += 1
+                self.errors.append(error)
                 return False
         self.seen[f"died behind {dies}" if dies else "whole"] += 1
         if dies == "evaluation":
