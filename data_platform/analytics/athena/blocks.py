@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from data_platform.analytics.athena import layout, sources
@@ -16,6 +16,8 @@ from data_platform.analytics.athena.budget import Budget
 from data_platform.analytics.athena.glue import Glue
 from data_platform.analytics.athena.graph import DayGraph, Rebuild, rebuild_of
 from data_platform.analytics.athena.state import Lease, ServiceState, Source, Stored, commit_state
+from data_platform.analytics.athena.transpile import reads_of_blocks
+from data_platform.analytics.metrics import METRICS
 from data_platform.analytics.sql_files import statement
 from data_platform.catalog.models import Service
 from data_platform.clients.athena import Athena, Execution, QueryStoppedError
@@ -131,12 +133,18 @@ class _Builder:
 
     def ask_budget_for(self, rebuild: Rebuild, links: int = 0) -> None:
         """Raise ConfigurationError when what remains to be scanned is over the budget."""
-        state = self.work.state
-        blocks = sum(size for each in state.block_bytes.values() for size in each.values())
+        held = self.work.state.block_bytes
         raw = self._bytes(rebuild.read_for_events)
+        metrics = 0  # read the blocks: their days as they are, and those built anew, at most the size of the events
+        for block, times in reads_of_blocks().items():
+            sizes = held.get(block, {})
+            anew = rebuild.sessions if block == "sessions" else rebuild.events
+            largest = max(sizes.values(), default=raw)
+            kept = sum(size for day, size in sizes.items() if day not in anew)
+            metrics += times * (kept + min(raw, largest * len(anew)))
         self.work.budget.ask(
-            links + len(EVENT_BLOCKS) * raw + self._bytes(rebuild.read_for_sessions) + 4 * (blocks + raw),
-            queries=16,
+            links + len(EVENT_BLOCKS) * raw + self._bytes(rebuild.read_for_sessions) + metrics,
+            queries=len(EVENT_BLOCKS) + 1 + len(METRICS) + (2 if links else 0),
         )
 
     def _bytes(self, days: Iterable[date]) -> int:
@@ -239,11 +247,11 @@ class _Builder:
     def _partitions(self, location: str) -> dict[date, tuple[str, int]]:
         """The days written below `location`, with their places and bytes."""
         found: dict[date, tuple[str, int]] = {}
-        for url, size in objects_below(self.work.s3, location):
-            folder = url.rpartition("/")[0]
+        for written in objects_below(self.work.s3, location):
+            folder = written.url.rpartition("/")[0]
             values = dict(part.split("=", 1) for part in folder.removeprefix(location).split("/") if "=" in part)
             day = date(*(int(values[key]) for key in layout.PARTITION_KEYS))
-            found[day] = (f"{folder}/", found.get(day, ("", 0))[1] + size)
+            found[day] = (f"{folder}/", found.get(day, ("", 0))[1] + written.bytes)
         return found
 
     def _key(self, what: str, days: Iterable[date]) -> str:
@@ -307,11 +315,20 @@ def together(athena: Athena, calls: Sequence[Callable[[], None]]) -> None:
             raise
 
 
-def objects_below(s3: "S3Client", url: str) -> list[tuple[str, int]]:
-    """URLs and sizes of the objects below a place."""
+@dataclass(frozen=True)
+class Written:
+    """An object: where, how many bytes, since when."""
+
+    url: str
+    bytes: int
+    modified: datetime
+
+
+def objects_below(s3: "S3Client", url: str) -> list[Written]:
+    """The objects below a place."""
     bucket, prefix = layout.split_url(url)
     return [
-        (f"s3://{bucket}/{item.get('Key', '')}", int(item.get("Size", 0)))
+        Written(f"s3://{bucket}/{item.get('Key', '')}", int(item.get("Size", 0)), item["LastModified"])
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for item in page.get("Contents", [])
     ]

@@ -4,7 +4,7 @@ Swapping one partition or one table's location is one call and takes effect at o
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from data_platform.analytics.athena.layout import BLOCKS, EVENTS, PARTITION_KEYS, block_table
@@ -112,10 +112,12 @@ class Glue:
         else:
             self._call("update_table", TableInput=wanted)
 
-    def tables_like(self, pattern: str) -> list[str]:
-        """The names of the tables that a regular expression fits."""
+    def tables_like(self, pattern: str, *, created_before: datetime) -> list[str]:
+        """The names of the tables that a regular expression fits, made before an instant."""
         pages = self._client.get_paginator("get_tables").paginate(DatabaseName=self.database, Expression=pattern)
-        return [str(table["Name"]) for page in pages for table in page["TableList"]]
+        tables = [table for page in pages for table in page["TableList"]]
+        # Glue always tells when; a table that does not say so is old.
+        return [str(table["Name"]) for table in tables if table.get("CreateTime", created_before) <= created_before]
 
     def drop_table(self, name: str) -> None:
         """Forget a table; its data stays."""

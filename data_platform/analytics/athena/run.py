@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from data_platform.analytics.athena import layout
@@ -14,7 +14,7 @@ from data_platform.analytics.athena.blocks import Work, objects_below, refresh_b
 from data_platform.analytics.athena.budget import Budget
 from data_platform.analytics.athena.checks import OtherRows, check_tables
 from data_platform.analytics.athena.glue import Glue, require_tables
-from data_platform.analytics.athena.state import leased, read_state
+from data_platform.analytics.athena.state import ServiceState, leased, read_state
 from data_platform.analytics.athena.summaries import (
     AthenaSummary,
     Prepared,
@@ -32,6 +32,8 @@ from data_platform.clients import aws
 from data_platform.clients.athena import Athena, Meter, output_location
 from data_platform.errors import ConfigurationError
 from data_platform.settings import Settings
+
+SWEPT_AFTER = timedelta(hours=6)  # an Athena query ends by itself long before
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,13 @@ def rebuild_service(
             athena, s3, glue, service, settings.curated_bucket, lease, places, read_state(s3, places),
             Budget(settings.athena_budget_usd, settings.athena_usd_per_tb),
         )  # fmt: skip
+        before = _places_of(work.state)
         days = refresh_blocks(work)
         tables = _publish(work, chosen, execution_date, full=full)
         rows = {metric: _newest_rows(work, metric) for metric in METRICS if metric in work.state.tables}
         checks = [check for check in check_tables(work, execution_date, other) if check.metric in chosen]
         page = _publish_page(work, rows)
-        swept = sweep(work)
+        swept = sweep(work, before)
     return AthenaRun(
         service, tables, days, checks, page, len(athena.meter.executions), athena.meter.bytes_scanned, athena.meter.usd,
         time.monotonic() - began, athena.meter.throttled, swept, rows,
@@ -155,24 +158,34 @@ def _publish_page(work: Work, rows: dict[str, Rows]) -> str:
     return f"s3://{bucket}/{key}"
 
 
-def sweep(work: Work) -> int:
-    """Remove what nothing points to any more: data of replaced days and tables, of failed and killed attempts.
+def _places_of(state: ServiceState) -> set[str]:
+    return {place for each in state.places.values() for place in each.values()} | {
+        table.location for table in state.tables.values()
+    }
 
-    Returns the number of objects. Only while the lease is held: nobody else can be about to point there.
+
+def sweep(work: Work, replaced: set[str]) -> int:
+    """Remove what nothing points to any more; returns the number of objects.
+
+    `replaced`: the places this run began with; those it no longer uses go at once. What else lies about is of failed or
+    killed attempts, or of a run that lost its lease and does not know yet: it goes when nobody can be writing it.
     """
     work.lease.check()
-    state, places = work.state, work.places
-    used = {place for each in state.places.values() for place in each.values()}
-    used |= {table.location for table in state.tables.values()}
+    places = work.places
+    used = _places_of(work.state)
     # A run that died between a swap and its commit left a table that points where the state does not.
     used |= {work.glue.location(table_of(work.service, metric)) or "" for metric in METRICS}
+    latest = datetime.now(UTC) - SWEPT_AFTER
     doomed: list[str] = []
     for prefix in (*(places.blocks(block) for block in layout.BLOCKS), *(places.tables(metric) for metric in METRICS)):
-        doomed += [url for url, _ in objects_below(work.s3, prefix) if f"{url.rpartition('/')[0]}/" not in used]
+        for found in objects_below(work.s3, prefix):
+            folder = f"{found.url.rpartition('/')[0]}/"
+            if folder not in used and (folder in replaced or found.modified < latest):
+                doomed.append(found.url)
     for start in range(0, len(doomed), 1000):
         bucket, _ = layout.split_url(work.places.output)
         keys = [{"Key": layout.split_url(url)[1]} for url in doomed[start : start + 1000]]
         work.s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})  # pyright: ignore[reportArgumentType]
-    for table in work.glue.tables_like(f"tmp_{work.service.prefix}__g[0-9].*"):
+    for table in work.glue.tables_like(f"tmp_{work.service.prefix}__g[0-9].*", created_before=latest):
         work.glue.drop_table(table)
     return len(doomed)

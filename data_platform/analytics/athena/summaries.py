@@ -150,8 +150,8 @@ def read_rows(work: Work, published: Published) -> "pa.Table":
 
     schema = pa.schema([(name, _ARROW[kind]) for name, kind in published.columns])
     parts: list[pa.Table] = []
-    for url, _ in objects_below(work.s3, published.location):
-        bucket, key = layout.split_url(url)
+    for written in objects_below(work.s3, published.location):
+        bucket, key = layout.split_url(written.url)
         body = work.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         parts.append(pq.read_table(io.BytesIO(body)).select(schema.names).cast(schema))
     rows = pa.concat_tables(parts) if parts else schema.empty_table()

@@ -4,11 +4,12 @@ sqlglot translates; what it does not know of ClickHouse is corrected here, and n
 the one CTE of a metric that works on bitmaps is written anew over the user-days (`sql/athena/metrics/`).
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from data_platform.analytics.metrics import metric_called
+from data_platform.analytics.metrics import METRICS, metric_called
 from data_platform.analytics.sql_files import statement
 from data_platform.catalog.models import Service
 from data_platform.errors import PlatformError
@@ -26,6 +27,36 @@ def metric_on_athena(metric: str, service: Service) -> str:
     """The metric's SELECT over `analytics_blocks.*`, with the placeholders :services, :days and :execution_date."""
     ages = service.cohorts
     return _transpiled(metric_called(metric).name, ages.recent, ages.active, ages.veteran)
+
+
+@cache
+def reads_of_blocks() -> Mapping[str, int]:
+    """How often all metrics together read each block; what a CTE reads is read wherever the CTE is."""
+    found: Counter[str] = Counter()
+    for metric in METRICS:
+        found += _reads(_transpiled(metric, 1, 2, 3))
+    return found
+
+
+def _reads(text: str) -> Counter[str]:
+    import sqlglot
+    from sqlglot import exp
+
+    query: Any = sqlglot.parse_one(text, read="athena")
+    tables: dict[str, list[Any]] = defaultdict(list)  # by the CTE that names them, "" for none
+    for table in query.find_all(exp.Table):
+        tables[getattr(table.find_ancestor(exp.CTE), "alias", "")].append(table)
+
+    def of(owner: str) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for table in tables[owner]:
+            if table.db == "analytics_blocks":
+                found["sessions" if table.name == "session_days" else table.name] += 1  # made of the sessions
+            elif table.name != owner:
+                found += of(table.name)
+        return found
+
+    return of("")
 
 
 @cache
