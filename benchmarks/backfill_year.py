@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import yaml
 
@@ -105,7 +106,15 @@ def bare_seconds(settings: Settings, dataset: Dataset, days: list[date], run: st
         return sum(bare.seconds.values()) / len(sample)
 
 
-def measure(settings: Settings, catalog: Catalog, dataset: Dataset, days: list[date], *, bad: bool) -> Measured:
+def measure(
+    settings: Settings,
+    catalog: Catalog,
+    definitions: dg.Definitions,
+    dataset: Dataset,
+    days: list[date],
+    *,
+    bad: bool,
+) -> Measured:
     """Backfill all days of one dataset. Raises AssertionError when anything but the bad day is not made."""
     make_source(settings, dataset, len(days))
     wrong = days[len(days) // 2]
@@ -120,7 +129,6 @@ def measure(settings: Settings, catalog: Catalog, dataset: Dataset, days: list[d
             resident.append(process.memory_info().rss)
 
     with open_instance(settings) as instance:
-        definitions = build_defs(settings, catalog=catalog)
         plan = plan_backfill(catalog, instance, dataset.key, first=days[0], last=days[-1])
         started = time.perf_counter()
         result = run_backfill(definitions, catalog, instance, plan, tell)
@@ -167,10 +175,10 @@ def main(datasets: int = 2, days: int = 30) -> int:
     with tempfile.TemporaryDirectory() as folder, demo_cloud(Path(folder) / "home", lambda _: None) as cloud:
         catalog = make_catalog(cloud.settings, Path(folder) / "catalog", datasets)
         settings = cloud.settings.model_copy(update={"catalog": Path(folder) / "catalog"})
-        found: list[Measured] = []
+        definitions, found = build_defs(settings, catalog=catalog), list[Measured]()
         wanted = [FIRST_DAY + timedelta(days=n) for n in range(days)]
         for number, dataset in enumerate(catalog.datasets.values()):
-            one = measure(settings, catalog, dataset, wanted, bad=number == datasets // 2)
+            one = measure(settings, catalog, definitions, dataset, wanted, bad=number == datasets // 2)
             found.append(one)
             print(
                 f"{dataset.key}: {one.made} days in {one.seconds:.0f} s, {one.seconds / one.made * 1000:.0f} ms a day; "
