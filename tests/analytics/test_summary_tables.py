@@ -19,6 +19,7 @@ pytestmark = pytest.mark.integration
 START = date(2019, 5, 20)  # days of their own: other tests' events stay where they are
 DEFINITIONS = Definitions("Asia/Seoul")
 RUN = date(2024, 9, 1)
+KILL_STRIDE = 5
 STATEMENTS = 60  # of a refresh of one more day, about three a block
 
 
@@ -162,8 +163,10 @@ def test_a_run_killed_anywhere_leaves_each_table_old_or_new(desk: Desk, service:
 
 
 @pytest.mark.load
-def test_a_run_killed_after_any_statement_leaves_each_table_old_or_new(desk: Desk) -> None:
-    for statements in range(500):
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("first", range(KILL_STRIDE))  # in pieces, that no one holds the machine for long
+def test_a_run_killed_after_any_statement_leaves_each_table_old_or_new(desk: Desk, first: int) -> None:
+    for statements in range(first, 500, KILL_STRIDE):
         if not dies_and_is_made_good(desk, service_of(f"killed-{statements}", DEFINITIONS), statements):
             assert statements > 50
             return
