@@ -8,8 +8,8 @@ import hashlib
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from math import inf
@@ -76,43 +76,101 @@ class EventIndex:
         return sum(each.rejects for key, each in self.objects.items() if key.startswith(folder))
 
 
-def refresh_index(s3: "S3Client", bucket: str, prefix: str, *, until: float = inf) -> EventIndex:
+@dataclass(frozen=True)
+class IndexCache:
+    """Months as they were read last, with their ETags: who looks often parses only what has changed."""
+
+    months: dict[str, tuple[str, Mapping[str, IndexedObject]]] = field(
+        default_factory=dict[str, tuple[str, Mapping[str, IndexedObject]]]
+    )
+
+
+def refresh_index(
+    s3: "S3Client",
+    bucket: str,
+    prefix: str,
+    *,
+    months: Collection[str] | None = None,
+    until: float = inf,
+    cache: IndexCache | None = None,
+) -> EventIndex:
     """The index of everything under `prefix`; objects that are new or changed are decoded.
 
-    What is gone stays in the index: logs that expire must not make their days look changed.
-    Two refreshes at once both end in the right index: a lost entry is only decoded again.
+    What is gone stays in the index, also where a month has nothing left: logs that expire must not make their days look
+    changed. Two refreshes at once both end in the right index: a lost entry is only decoded again.
+
+    `months` (`month_of` a key): only these are looked through for new objects, the others stay as they were indexed.
     From `until` (`time.monotonic()`) on nothing more is decoded; the next refresh goes on there.
     """
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
-        for item in page.get("Contents", []):
-            key = item.get("Key", "")
-            folder = _FOLDER.search(key)
-            if folder is not None and item.get("Size", 0):
-                found[folder["month"]][key] = item.get("ETag", "").strip('"')
+    stored = _stored_months(s3, bucket, prefix)
+    found: dict[str, dict[str, str]] = {month: {} for month in stored}
+    for place in ("",) if months is None else [f"{month}/" for month in sorted(months)]:
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/{place}"):
+            for item in page.get("Contents", []):
+                key = item.get("Key", "")
+                month = month_of(key)
+                if month is not None and item.get("Size", 0):
+                    found.setdefault(month, {})[key] = item.get("ETag", "").strip('"')
+    reader = _Months(s3, bucket, prefix, stored, until, cache or IndexCache())
     objects: dict[str, IndexedObject] = {}
     for month, etags in sorted(found.items()):
-        objects |= _refresh_month(s3, bucket, f"{INDEX_PREFIX}/{prefix}/{month}.json", etags, until)
+        objects |= reader.refreshed(month, etags)
     return EventIndex(objects, complete=all(key in objects for etags in found.values() for key in etags))
 
 
-def _refresh_month(
-    s3: "S3Client", bucket: str, index_key: str, etags: Mapping[str, str], until: float
-) -> dict[str, IndexedObject]:
-    known = _read(s3, bucket, index_key)
-    current = {key: each for key, each in known.items() if etags.get(key, each.etag) == each.etag}
-    fresh = [key for key in etags if key not in current]
-    decoded = 0
-    for key in fresh:
-        if time.monotonic() >= until:
-            break
-        current[key] = _decode(s3, bucket, key, etags[key])
-        decoded += 1
-    if not decoded:
+def month_of(key: str) -> str | None:
+    """The month's folder that a log lies in, `year=YYYY/month=MM`; None where it lies in none."""
+    folder = _FOLDER.search(key)
+    return None if folder is None else folder["month"]
+
+
+def _stored_months(s3: "S3Client", bucket: str, prefix: str) -> dict[str, str]:
+    """The months that are indexed, with the ETags of their files."""
+    root = f"{INDEX_PREFIX}/{prefix}/"
+    stored: dict[str, str] = {}
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=root):
+        for item in page.get("Contents", []):
+            month = item.get("Key", "").removeprefix(root).removesuffix(".json")
+            if month_of(f"/{month}/day=01/") == month:
+                stored[month] = item.get("ETag", "")
+    return stored
+
+
+@dataclass(frozen=True)
+class _Months:
+    """The months of an index; `stored` tells the ETags of those that are there."""
+
+    s3: "S3Client"
+    bucket: str
+    prefix: str
+    stored: Mapping[str, str]
+    until: float
+    cache: IndexCache
+
+    def refreshed(self, month: str, etags: Mapping[str, str]) -> Mapping[str, IndexedObject]:
+        """The month with the objects of these ETags decoded, as far as the time goes, and written back."""
+        key = f"{INDEX_PREFIX}/{self.prefix}/{month}.json"
+        known = self._known(key, self.stored.get(month))
+        current = {name: each for name, each in known.items() if etags.get(name, each.etag) == each.etag}
+        decoded = 0
+        for name in [name for name in etags if name not in current]:
+            if time.monotonic() >= self.until:
+                break
+            current[name] = _decode(self.s3, self.bucket, name, etags[name])
+            decoded += 1
+        if not decoded:
+            return current
+        body = IndexedMonth(objects=dict(sorted(current.items()))).model_dump_json().encode()
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json")
         return current
-    body = IndexedMonth(objects=dict(sorted(current.items()))).model_dump_json().encode()
-    s3.put_object(Bucket=bucket, Key=index_key, Body=body, ContentType="application/json")
-    return current
+
+    def _known(self, key: str, etag: str | None) -> Mapping[str, IndexedObject]:
+        if etag is None:
+            return {}
+        kept = self.cache.months.get(key)
+        if kept is None or kept[0] != etag:
+            kept = self.cache.months[key] = etag, _read(self.s3, self.bucket, key)
+        return kept[1]
 
 
 def _decode(s3: "S3Client", bucket: str, key: str, etag: str) -> IndexedObject:

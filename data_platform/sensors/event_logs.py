@@ -1,26 +1,26 @@
 """OpenTelemetry logs came for days that are made already -> these days again. What is late is taken in within minutes.
 
 A tick starts runs and never takes their word: a message is deleted once the curated days of its object are made of it,
-so one that a tick, a run or a message was lost for comes again. Once a day all days are looked at, for events that
-never came. Today's logs wait for the daily schedule: their day is still being written.
+so one that a tick or a run was lost for comes again. Once a day the newest folders are looked through for logs whose
+message never came. Today's logs wait for the daily schedule: their day is still being written.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_platform.assets.keys import stage_key, stages_of
+from data_platform.assets.keys import partitions_of, stage_key, stages_of
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset, OtelLogsSource
 from data_platform.clients import aws
-from data_platform.clients.inbox import BATCH, Inbox, Message, MessageError, parse_message
-from data_platform.curation.event_index import EventIndex, refresh_index
+from data_platform.clients.inbox import Inbox, Message, MessageError, parse_message
+from data_platform.curation.event_index import EventIndex, IndexCache, month_of, refresh_index
 from data_platform.curation.events import staleness
 from data_platform.jobs.daily import DailyJob
 from data_platform.jobs.lookback import DayRange, Reason, contiguous, run_key
@@ -34,14 +34,16 @@ if TYPE_CHECKING:
 NAME = "event_logs"
 INTERVAL_S = 300  # a day is curated anew as a whole: what comes in five minutes is taken in together
 DEADLINE_S = 40.0  # Dagster gives a tick 60 s
-RECEIVE_S = 10.0  # of it
+RECEIVE_S, WAIT_S = 10.0, 1  # of it, and of that for one answer
+LOOK_BACK_DAYS = 7  # whose folders are looked through once a day: a message that is lost is about a new object
 MAX_RECEIVES = 3  # of a message that names no log
 MAX_RUNS = 3  # over the same logs that failed; then a person has to look
+MOST_RUNS = 10  # over the same logs, however they ended
 LOGS_TAG = "data_platform/logs"
 
 
 class Cursor(BaseModel):
-    """The UTC day on which all days were looked at last."""
+    """The UTC day on which the newest folders were looked through last."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,7 +64,7 @@ class _Arrived:
         """What waits in the queue, for RECEIVE_S at most."""
         arrived, started = cls(), time.monotonic()
         while time.monotonic() - started < RECEIVE_S:
-            batch = inbox.receive(wait_s=0)
+            batch = inbox.receive(wait_s=WAIT_S)
             for message in batch:
                 try:
                     keys = [each.key for each in parse_message(message.body) if each.bucket == bucket]
@@ -70,7 +72,7 @@ class _Arrived:
                     arrived.useless.append((message, error.message))
                     continue
                 arrived.keys[message.id], arrived.messages[message.id] = keys, message
-            if len(batch) < BATCH:
+            if not batch:  # fewer than there is room for says nothing: SQS asks some of its servers first
                 break
         return arrived
 
@@ -85,6 +87,8 @@ def event_logs_sensor(
         for dataset in entry.datasets
         if isinstance(dataset.source, OtelLogsSource)
     ]
+
+    cache = IndexCache()
 
     @dg.sensor(
         name=NAME,
@@ -104,24 +108,28 @@ def event_logs_sensor(
             context.log.warning("message %s names no log: %s", message.id, reason)
             if message.receives >= MAX_RECEIVES:
                 inbox.dead_letter(message, reason)
-        everything = cursor.looked != today
+        lost = cursor.looked != today  # messages are looked for that never came
         requests: list[dg.RunRequest] = []
         waiting, given_up = set[str](), set[str]()  # keys of logs that are not taken in, and that will not be
         keys = {key for named in arrived.keys.values() for key in named}
-        for dataset, prefix, job in sources if keys or everything else ():
+        newest = (
+            {f"{today - timedelta(days=n):year=%Y/month=%m}" for n in range(LOOK_BACK_DAYS + 1)} if lost else set[str]()
+        )
+        for dataset, prefix, job in sources if keys or lost else ():
             mine = {key for key in keys if key.startswith(prefix)}
-            index = refresh_index(s3, settings.raw_bucket, prefix.rstrip("/"), until=until)
-            look = _look(settings, s3, dataset, index, mine, today, everything=everything, until=until)
+            months = {month for key in mine if (month := month_of(key)) is not None} | newest
+            index = refresh_index(s3, settings.raw_bucket, prefix.rstrip("/"), months=months, until=until, cache=cache)
+            look = _look(settings, s3, dataset, index, mine, newest)
             wanted, hopeless = _requests(context.instance, dataset, look.stale, job.name)
             requests += wanted
             given_up |= {key for day in hopeless for key in look.keys.get(day, ())}
             waiting |= {key for day in look.stale for key in look.keys.get(day, ())} | look.unknown
-            everything &= look.whole
+            lost &= look.known
         for name, named in arrived.keys.items():
             if given_up & set(named):
                 inbox.dead_letter(arrived.messages[name], f"the runs over its days failed {MAX_RUNS} times")
         inbox.delete([arrived.messages[name] for name, named in arrived.keys.items() if not waiting & set(named)])
-        following = Cursor(looked=today if everything else cursor.looked)
+        following = Cursor(looked=today if lost else cursor.looked)
         told = f"{len(arrived.keys)} messages; {len(waiting)} logs are not taken in yet"
         return dg.SensorResult(
             run_requests=requests,
@@ -142,52 +150,45 @@ def read_cursor(text: str | None) -> Cursor:
 
 @dataclass(frozen=True)
 class _Look:
-    """Days to make again with what demands it; the keys about each day; keys nothing is known of yet.
-
-    `whole`: all that was to be looked at was.
-    """
+    """Days to make again with what demands it; the announced keys about each day; those nothing is known of yet."""
 
     stale: Mapping[str, str]
     keys: Mapping[str, set[str]]
     unknown: set[str]
-    whole: bool
+
+    @property
+    def known(self) -> bool:
+        """Whether the index was finished in time."""
+        return not self.unknown
 
 
 def _look(
-    settings: Settings,
-    s3: "S3Client",
-    dataset: Dataset,
-    index: EventIndex,
-    keys: set[str],
-    today: date,
-    *,
-    everything: bool,
-    until: float,
+    settings: Settings, s3: "S3Client", dataset: Dataset, index: EventIndex, announced: set[str], newest: set[str]
 ) -> _Look:
-    """Which days the events of `keys` belong to and whether their partitions are made of them.
+    """Which days the events of the `announced` keys belong to, and whether their partitions are made of them.
 
-    `everything`: also all other days that were ever made, the newest first, as far as the time goes.
+    `newest`: the same for all objects in the folders of these months; a day that was never made and that no message is
+    about is the schedule's, or a backfill's.
     """
     if not index.complete:  # an object that is not decoded may have events of any day
-        return _Look({}, {}, keys, whole=False)
-    touched: dict[str, set[str]] = defaultdict(set)
-    for key in keys & index.objects.keys():  # an object that is gone again has none
-        for day in index.objects[key].days:
-            touched[day.isoformat()].add(key)
+        return _Look({}, {}, announced or {"?"})
+    partitions = partitions_of(dataset)
+    first = partitions.get_first_partition_key() if partitions else None
+    last = partitions.get_last_partition_key() if partitions else None
+    if first is None or last is None:
+        return _Look({}, {}, set())
+    about: dict[str, set[str]] = defaultdict(set)
+    for key, each in index.objects.items():
+        if key in announced or month_of(key) in newest:
+            for day in each.days:
+                about[day.isoformat()].update({key} & announced)
     stale: dict[str, str] = {}
-    whole = True
-    for day in sorted(index.days(), reverse=True):
-        announced = day.isoformat() in touched
-        if day >= today or not (announced or everything):
-            continue
-        if not announced and time.monotonic() >= until:
-            whole = False
-            continue
-        found = staleness(settings, s3, dataset, index, day)
-        # A day that was never made and that no message is about is the schedule's, or a backfill's.
-        if found is not None and (announced or found.made):
-            stale[day.isoformat()] = found.version
-    return _Look(stale, touched, set(), whole)
+    for day, asking in about.items():
+        if first <= day <= last:  # today's is not complete, others the dataset does not have
+            found = staleness(settings, s3, dataset, index, date.fromisoformat(day))
+            if found is not None and (asking or found.made):
+                stale[day] = found.version
+    return _Look(stale, about, set())
 
 
 def _requests(
@@ -206,10 +207,11 @@ def _requests(
         mark = run_key(dataset.key, *(f"{day} {stale[day]}" for day in days))
         runs = instance.get_runs(dg.RunsFilter(tags={LOGS_TAG: mark}))
         failures = sum(run.is_failure_or_canceled for run in runs)
-        if failures >= MAX_RUNS:
+        if failures >= MAX_RUNS or len(runs) >= MOST_RUNS:
             given_up += days
         elif all(run.is_finished for run in runs):
             one = DayRange(first, last, keys, (dataset.key,), (Reason.LATE,))
-            request = one.request(NAME, f"{mark} {failures}", job)
+            # A day may come back to what it was made of before: the runs there were tell this one from those.
+            request = one.request(NAME, f"{mark} {len(runs)}", job)
             requests.append(request.with_replaced_attrs(tags={**request.tags, LOGS_TAG: mark}))
     return requests, given_up

@@ -17,12 +17,14 @@ import pytest
 from data_platform.catalog import Catalog, load_catalog
 from data_platform.catalog.models import Dataset
 from data_platform.clients import aws
-from data_platform.curation.event_index import refresh_index
+from data_platform.curation import event_index
+from data_platform.curation.event_index import IndexCache, refresh_index
 from data_platform.curation.events import curate_events, stale_days
 from data_platform.curation.manifest import read_manifest
 from data_platform.jobs.daily import daily_jobs
 from data_platform.jobs.lookback import RANGE_END_TAG, RANGE_START_TAG
 from data_platform.local.cloud import Cloud
+from data_platform.sensors import event_logs
 from data_platform.sensors.event_logs import MAX_RECEIVES, MAX_RUNS, Cursor, event_logs_sensor
 from data_platform.settings import Settings
 from tests.flow import dataset_entry, write_catalog
@@ -116,7 +118,8 @@ class Logs:
 
 
 @pytest.fixture
-def logs(cloud: Cloud, tmp_path: Path) -> Iterator[Logs]:
+def logs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Logs]:
+    monkeypatch.setattr(event_logs, "WAIT_S", 0)
     prefix = f"late-{uuid.uuid4().hex}"
     columns = [column.model_dump(mode="json", exclude_defaults=True) for column in EVENTS.columns]
     entry = dataset_entry(DOMAIN, f"events_{uuid.uuid4().hex[:8]}", columns=columns, order_by=list(EVENTS.order_by))
@@ -216,6 +219,52 @@ def test_what_names_no_log_and_what_fails_for_good_is_left_to_a_person(
     dead = logs.drain("dlq")
     assert sorted(dead) == sorted(["not JSON", orjson.dumps({"bucket": logs.settings.raw_bucket, "key": bad}).decode()])
     assert daemon.seen["ticks"] >= MAX_RECEIVES
+
+
+def test_logs_that_expire_change_no_day_also_when_their_whole_month_is_gone(
+    logs: Logs, instance: dg.DagsterInstance
+) -> None:
+    key = logs.put(FIRST, announced=0)
+    old = key.replace(f"year={datetime.now(UTC):%Y}", "year=2023")
+    bucket = logs.settings.raw_bucket
+    logs.s3.copy_object(Bucket=bucket, Key=old, CopySource={"Bucket": bucket, "Key": key})
+    before = refresh_index(logs.s3, bucket, logs.prefix)
+    curate_events(logs.settings, logs.s3, logs.dataset, FIRST)
+    for version in logs.s3.list_object_versions(Bucket=bucket, Prefix=old)["Versions"]:
+        logs.s3.delete_object(Bucket=bucket, Key=old, VersionId=version["VersionId"])
+    assert refresh_index(logs.s3, bucket, logs.prefix).objects == before.objects
+    assert len(before.objects) == 2
+    daemon = logs.daemon(instance, lambda request: bool(logs.curate(request)))
+    daemon.tick()
+    assert daemon.runs == []
+    assert stale_days(logs.settings, logs.s3, logs.dataset) == []
+
+
+def test_days_that_the_dataset_does_not_have_are_nobodys(logs: Logs, instance: dg.DagsterInstance) -> None:
+    assert logs.dataset.start is not None
+    logs.put(logs.dataset.start - timedelta(days=1), datetime.now(UTC).date() + timedelta(days=400))
+    daemon = logs.daemon(instance, lambda request: bool(logs.curate(request)))
+    logs.tick_until_empty(daemon)
+    assert daemon.runs == []
+
+
+def test_a_finished_month_is_parsed_once(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    read = event_index._read
+
+    def counted(s3: Any, bucket: str, key: str) -> Any:
+        parsed.append(key)
+        return read(s3, bucket, key)
+
+    monkeypatch.setattr(event_index, "_read", counted)
+    logs.put(FIRST, announced=0)
+    bucket, cache = logs.settings.raw_bucket, IndexCache()
+    found = [refresh_index(logs.s3, bucket, logs.prefix, cache=cache).objects for _ in range(4)]
+    assert len(parsed) == 1
+    logs.put(FIRST, announced=0)
+    later = refresh_index(logs.s3, bucket, logs.prefix, months=(), cache=cache).objects
+    assert found == [later] * 4, "a month that is not looked through stays as it was"
+    assert len(refresh_index(logs.s3, bucket, logs.prefix, cache=cache).objects) == 2
 
 
 def test_an_index_that_is_not_finished_in_time_goes_on_at_the_next_tick(logs: Logs) -> None:
