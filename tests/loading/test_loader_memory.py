@@ -24,7 +24,8 @@ from tests.loading.conftest import DS, Bench, parquet, rows
 
 pytestmark = pytest.mark.load
 MESSAGES = 100_000  # each with an id of its own, made when it is received: the queue must not shrink beside the agent
-DAYS, OBJECTS = 500, 20  # partitions, objects in each; after the first round all comes again, and again
+DAYS, OBJECTS = 500, 20  # partitions, objects in each
+TOGETHER = 100  # messages of one partition in a row: each of its objects five times; then comes the next partition
 WARM_AT = 20_000  # of them; connections, pools and caches have their size by then
 GROWTH_MB = 24
 
@@ -99,9 +100,14 @@ def put(bench: Bench, number: int) -> ObjectEvent:
     return bench.put(f"part-{number}.parquet", body=parquet(rows(number * 3, 3)))
 
 
+def announced(number: int) -> int:
+    """Which object a message is about."""
+    return number // TOGETHER % DAYS * OBJECTS + number % OBJECTS
+
+
 def test_memory_is_flat_over_a_hundred_thousand_messages(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     events = [put(bench, number) for number in range(DAYS * OBJECTS)]
-    queue = QueueInMemory(message(events[number % len(events)], number) for number in range(MESSAGES))
+    queue = QueueInMemory(message(events[announced(number)], number) for number in range(MESSAGES))
     monkeypatch.setattr(agent_module.DomainQueue, "open", lambda *_arguments: queue)
     shipped = load_catalog(bench.settings.catalog)
     batch = shipped.domains["market"].batch.model_copy(update={"max": 100})
