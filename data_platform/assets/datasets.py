@@ -1,8 +1,8 @@
 """Datasets as assets: one operation a dataset with a layer per asset, a range of days per run, an event per day.
 
 The layers of a day follow each other inside the operation, so a run is one process start whatever the range. Each
-finished layer of each day is checkpointed at once; nothing is emitted at the end, or success would write every event
-again. A day that fails costs only itself.
+finished layer of each day is checkpointed within half a second; nothing is emitted at the end, or success would write
+every event again. A day that fails costs only itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
