@@ -19,7 +19,11 @@ def classify(error: BaseException) -> Fault:
             return clickhouse.classify(error)
         case "redshift_connector":
             return redshift.classify(error)
-        case "sqlalchemy" | "psycopg":
+        case "sqlalchemy" | "psycopg" | "psycopg2":
             return postgres.classify(error)
+        case (
+            "dagster_postgres"
+        ):  # Dagster's own database: it tried several times, and tells the last error as its cause
+            return Fault.UNKNOWN if error.__cause__ is None else classify(error.__cause__)
         case _:
             return Fault.UNKNOWN

@@ -75,14 +75,14 @@ def ping(engine: "Engine") -> str:
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """The SQLSTATE of an error of psycopg, or of SQLAlchemy around one."""
+    """The SQLSTATE of an error of psycopg (or psycopg2, which Dagster brings), or of SQLAlchemy around one."""
     original = getattr(error, "orig", None) or error
-    state = getattr(original, "sqlstate", None)
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
     return state if isinstance(state, str) else None
 
 
 def classify(error: BaseException) -> Fault:
-    """What may be done about an error of SQLAlchemy or psycopg.
+    """What may be done about an error of SQLAlchemy, psycopg or psycopg2.
 
     A connection lost in the middle carries no SQLSTATE and is TRANSIENT: everything here is a transaction, which the
     server rolls back. Only a COMMIT may have come through; what is written is keyed, so that a repetition is harmless.
@@ -99,9 +99,15 @@ def classify(error: BaseException) -> Fault:
         return Fault.TRANSIENT
     if isinstance(error, exc.DBAPIError):
         error = error.orig or error
-    if isinstance(error, psycopg.OperationalError):
+    if isinstance(error, psycopg.OperationalError) or _of_psycopg2(error, "OperationalError"):
         return _classify_refusal(str(error))
-    return Fault.PERMANENT if isinstance(error, psycopg.Error | exc.SQLAlchemyError) else Fault.UNKNOWN
+    ours = isinstance(error, psycopg.Error | exc.SQLAlchemyError) or _of_psycopg2(error, "Error")
+    return Fault.PERMANENT if ours else Fault.UNKNOWN
+
+
+def _of_psycopg2(error: BaseException, name: str) -> bool:
+    """Whether the error is such a one of psycopg2, which is not ours to import."""
+    return any(kind.__name__ == name and kind.__module__.startswith("psycopg2") for kind in type(error).__mro__)
 
 
 def _classify_state(state: str) -> Fault:

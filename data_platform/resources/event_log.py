@@ -95,9 +95,11 @@ class EventLog(PostgresEventLogStorage):
         stored = [each for each in stored if each[0].dagster_event_type in ASSET_EVENTS]
         self._store_asset_event_tags(connection, [event for event, _ in stored], [number for _, number in stored])
         newest = {(event.dagster_event_type, event.get_dagster_event().asset_key): number for event, number in stored}
-        for event, number in stored:
-            if newest[event.dagster_event_type, event.get_dagster_event().asset_key] == number:
-                self._store_asset_event(connection, event, number)
+        last = [each for each in stored if each[1] in set(newest.values())]
+        # In the order of their keys, as Dagster announces a run's: two transactions that lock the same assets in
+        # different orders wait for each other for ever.
+        for event, number in sorted(last, key=_by_asset):
+            self._store_asset_event(connection, event, number)
 
     def _store_checks(
         self, connection: sa.Connection, stored: "Sequence[tuple[EventLogEntry, int, Mapping[str, Any]]]"
@@ -138,6 +140,11 @@ def stored_together(instance: dg.DagsterInstance) -> AbstractContextManager[None
     """Around what reports several events: one transaction for all where the instance's storage can, else one each."""
     storage = instance.event_log_storage
     return storage.together() if isinstance(storage, EventLog) else nullcontext()
+
+
+def _by_asset(stored: "tuple[EventLogEntry, int]") -> tuple[str, int]:
+    key = stored[0].get_dagster_event().asset_key
+    return "" if key is None else key.to_string(), stored[1]
 
 
 def _record(event: "EventLogEntry", number: int, row: Mapping[str, Any]) -> dict[str, Any] | None:

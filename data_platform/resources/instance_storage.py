@@ -11,10 +11,14 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+import sqlalchemy as sa  # noqa: TID253 - only what opens an instance comes here
+
 # Dagster imports this module only to open an instance. Neither of these has a public name.
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage  # noqa: TID253
+from sqlalchemy import event  # noqa: TID253
+from sqlalchemy.exc import DisconnectionError  # noqa: TID253
 
 from data_platform.errors import ConfigurationError
 from data_platform.resources.event_log import EventLog
@@ -40,6 +44,7 @@ class InstanceStorage(DagsterPostgresStorage):
         self._event_log_storage = EventLog(postgres_url)
         for storage in (self._event_log_storage, self._run_storage):
             storage.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_S, POOL_OVERFLOW)
+            _check_before_use(storage._engine)  # pyright: ignore[reportPrivateUsage] - no option does it
         os.environ.setdefault(BATCH_VARIABLE, str(BATCH_EVENTS))
 
     @classmethod
@@ -66,3 +71,15 @@ class InstanceStorage(DagsterPostgresStorage):
         folder = tempfile.mkdtemp(prefix="dagster-throw-away-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return DagsterSqliteStorage.from_local(folder)
+
+
+def _check_before_use(engine: sa.Engine) -> None:
+    """Replace a connection that PostgreSQL has closed meanwhile (a restart, a failover): it must not fail a run."""
+
+    def alive(connection: Any, _record: object, _proxy: object) -> None:
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError(str(error)) from error
+
+    event.listen(engine, "checkout", alive)

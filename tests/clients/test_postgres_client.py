@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, exc, text
 
 from data_platform.clients import postgres
+from data_platform.clients.classify import classify
 from data_platform.errors import ConfigurationError, Fault, ThrottledError
 from data_platform.local.process import EngineProcess, free_port
 from data_platform.settings import Settings
@@ -183,3 +184,15 @@ def test_url_has_to_be_set() -> None:
 )
 def test_classification_by_state(error: BaseException, fault: Fault) -> None:
     assert postgres.classify(error) is fault
+
+
+def test_errors_of_dagsters_own_driver_are_known_too() -> None:
+    import psycopg2
+    from dagster_postgres.utils import DagsterPostgresException
+
+    away = psycopg2.OperationalError("server closed the connection unexpectedly")
+    assert (postgres.classify(away), classify(away)) == (Fault.TRANSIENT, Fault.TRANSIENT)
+    assert classify(psycopg2.ProgrammingError("no such table")) is Fault.PERMANENT
+    tried = DagsterPostgresException("too many retries for DB connection")
+    tried.__cause__ = away
+    assert classify(tried) is Fault.TRANSIENT

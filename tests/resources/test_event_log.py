@@ -12,6 +12,7 @@ from dagster_postgres import PostgresEventLogStorage
 
 from data_platform.local.cloud import Cloud
 from data_platform.resources.event_log import EventLog, stored_together
+from data_platform.resources.instance_storage import InstanceStorage
 
 pytestmark = pytest.mark.integration
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
@@ -151,3 +152,46 @@ def test_a_batch_is_stored_whole_or_not_at_all(log: EventLog, monkeypatch: pytes
     assert instance.event_log_storage.get_materialized_partitions(dg.AssetKey("lost")) == set()
     run(instance, "lost", together=True)
     assert sorted(log.get_materialized_partitions(dg.AssetKey("lost"))) == KEYS
+
+
+def test_a_connection_that_postgresql_has_closed_is_replaced(url: str) -> None:
+    storage = InstanceStorage(url)
+
+    def ask() -> tuple[set[str], list[Any]]:
+        runs = storage.run_storage.get_runs()
+        return storage.event_log_storage.get_materialized_partitions(dg.AssetKey("nothing")), list(runs)
+
+    assert ask() == (set(), [])
+    server = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+    with server.connect() as connection:
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid != pg_backend_pid()"
+        ended = connection.execute(sa.text(f"SELECT count(pg_terminate_backend(pid)) {others}")).scalar_one()
+    server.dispose()
+    assert ended >= 2, "a connection for events and one for runs"
+    assert ask() == (set(), [])
+    storage.event_log_storage.dispose()
+    storage.run_storage.dispose()
+
+
+def test_assets_are_locked_in_the_order_of_their_keys(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: list[str] = []
+    upsert = EventLog._store_asset_event
+
+    def told(self: EventLog, connection: Any, event: Any, number: int) -> None:
+        stored.append(event.get_dagster_event().asset_key.to_user_string())
+        upsert(self, connection, event, number)
+
+    monkeypatch.setattr(EventLog, "_store_asset_event", told)
+
+    @dg.op
+    def tell(context: dg.OpExecutionContext) -> None:
+        with stored_together(context.instance):
+            for key in ("unload", "curated", "clickhouse", "unload"):
+                context.log_event(dg.AssetMaterialization(key))
+
+    @dg.job(logger_defs={})
+    def tells() -> None:
+        tell()
+
+    assert tells.execute_in_process(instance=instance_on(log, monkeypatch)).success
+    assert stored == ["clickhouse", "curated", "unload"]
