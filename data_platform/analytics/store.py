@@ -33,7 +33,8 @@ TRAVELLING = {
     "piece": "service String, day Date",
     "stretches": "start Int64, day Date",
 }
-# Small ones of one refresh, in memory.
+# Those of one refresh alone; in memory unless they grow with the days that are built.
+ON_DISK = {"day_ids": "MergeTree ORDER BY (service, day)"}
 SCRATCH = {
     "repeated": "hash UInt64",
     "losers": "source_object String, source_position UInt64",
@@ -119,8 +120,8 @@ class BlockStore:
             self._made.clear()
 
     def scratch(self, name: str) -> str:
-        """An empty table in memory; its full name."""
-        return self._make(name, f"({SCRATCH[name]}) ENGINE = Memory")
+        """An empty table for this refresh alone; its full name."""
+        return self._make(name, f"({SCRATCH[name]}) ENGINE = {ON_DISK.get(name, 'Memory')}")
 
     def staged(self, block: str) -> str:
         """An empty twin of a block; its full name."""
