@@ -20,7 +20,6 @@ from data_platform.curation.partition import SourceFile
 from data_platform.curation.unloads import curate_unload
 from data_platform.errors import PlatformError
 from data_platform.loading.rebuild import rebuild_partition
-from data_platform.loading.selftest import check_epochs
 from data_platform.loading.warehouse import Warehouse, open_warehouse
 from data_platform.settings import Settings
 from data_platform.unload.datasets import PartitionUnload, proven_unload, unload_partition
@@ -74,8 +73,6 @@ class StageRunner:
         if warehouse is None:
             with self._opening:
                 warehouse = self._local.warehouse = open_warehouse(self.settings, s3=self.s3)
-                if not self._warehouses:
-                    check_epochs(warehouse.client, warehouse.locks)  # a rebuild relies on them, as the loader does
                 self._warehouses.append(warehouse)
         return warehouse
 

@@ -24,7 +24,7 @@ from data_platform.loading.publish import MetricsServer, push
 from data_platform.loading.queues import DomainQueue
 from data_platform.loading.receiving import DEEP_QUEUE, IDLE_S, Receiver
 from data_platform.loading.running import running
-from data_platform.loading.selftest import check_deduplication, check_epochs
+from data_platform.loading.selftest import check_deduplication
 from data_platform.loading.statement import query_prefix
 from data_platform.loading.tally import Loaded, Tally
 from data_platform.loading.warehouse import Warehouse, open_warehouse
@@ -87,7 +87,6 @@ class Agent:
         """
         self._warehouse = open_warehouse(self._settings, self._name)
         check_deduplication(self._warehouse.client, self._settings)
-        check_epochs(self._warehouse.client, self._warehouse.locks)
         sqs = aws.sqs(self._settings)
         for domain in self._domains:
             self._queues[domain] = DomainQueue.open(sqs, self._settings, domain)

@@ -3,7 +3,7 @@
 ClickHouse has no compare-and-set, but an insert with a deduplication token is one: of all inserts with the token
 `lock:<name>:<epoch>` exactly one is kept. The epoch is the fencing token: it stands in the loading statement itself,
 so that what a paused holder sends after it lost the lease writes nothing. (Six writers racing for 58 epochs: one row
-each, measured on 26.9.) Epochs are never forgotten: who gets the first of a name is the first ever to hold it.
+each, measured on 26.9.)
 """
 
 import logging
@@ -66,7 +66,8 @@ def worker_name() -> str:
 class Lease:
     """A held lease; `epoch` is its fencing token.
 
-    `took_over`: the holder before let it expire, so what it began may still run or lie about.
+    `took_over`: the holder before let it expire, so what it began may still run or lie about. `first`: nobody is known
+    to have held it before.
     """
 
     name: str
@@ -74,13 +75,12 @@ class Lease:
     owner: str
     took_over: bool = False
     lost: bool = False
+    first: bool = field(init=False)
     _open: int = field(default=0, init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    @property
-    def first(self) -> bool:
-        """Whether nobody has held it before: then nothing has ever been written of what it guards."""
-        return self.epoch == 1
+    def __post_init__(self) -> None:
+        self.first = self.epoch == 1
 
     @property
     def unresolved(self) -> bool:

@@ -56,7 +56,6 @@ def rebuild_locked(warehouse: Warehouse, dataset: Dataset, partition: TableParti
     """`rebuild_partition` for a caller that holds the lease already."""
     started = time.monotonic()
     bucket = warehouse.settings.curated_bucket
-    # Whoever is the first ever to hold the lease finds nothing in the register.
     before = PartitionRecord() if lease.first else warehouse.register.partition(partition)
     if before.replacing:
         settle(warehouse, dataset, partition, before)

@@ -97,6 +97,12 @@ class Register:
             self._seen(int(row[-1]))
         return {str(row[0]): _record(row) for row in rows}
 
+    def is_empty(self, partition: TablePartition) -> bool:
+        """Whether nothing was ever written down of a partition. Answered by the index alone."""
+        where = "WHERE domain = {domain:String} AND table = {table:String} AND ds = {ds:Date}"
+        counts = " + ".join(f"(SELECT count() FROM platform.{table} {where})" for table in ("objects", "partitions"))
+        return int(str(self.client.command(f"SELECT {counts}", parameters=_key(partition)))) == 0
+
     def size(self, partition: TablePartition) -> int:
         """How many states of objects the partition has: not fewer than its objects. Counted by the index alone."""
         return int(

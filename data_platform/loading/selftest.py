@@ -1,26 +1,16 @@
-"""What exactly-once rests on, asked at start: does this server keep one of two inserts with one token (releases have
-ignored the token of INSERT SELECT), and has every partition the register knows its epoch?
+"""Does this server keep one of two inserts with one token? Releases have ignored the token of INSERT SELECT; asked at
+start, because without it nothing here is exactly-once.
 """
 
-import logging
 import secrets
 from typing import TYPE_CHECKING
 
 from data_platform.errors import ConfigurationError
-from data_platform.loading.lock import PartitionLocks
 from data_platform.loading.statement import INSERT_SETTINGS
 from data_platform.settings import Settings
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
-
-# By the names that TablePartition gives them.
-_WITHOUT_EPOCH = """
-SELECT DISTINCT concat(domain, '.', table, '/', toString(ds)) AS name
-FROM (SELECT domain, table, ds FROM platform.objects UNION ALL SELECT domain, table, ds FROM platform.partitions)
-WHERE name NOT IN (SELECT name FROM platform.locks)
-"""
-log = logging.getLogger(__name__)
 
 
 def check_deduplication(client: "Client", settings: Settings) -> None:
@@ -45,16 +35,3 @@ def check_deduplication(client: "Client", settings: Settings) -> None:
             f"ClickHouse {client.server_version} kept {rows} rows of two inserts of the same 3 with one token",
             hint="this release ignores insert_deduplication_token of INSERT SELECT; 26.9 is known to honour it",
         )
-
-
-def check_epochs(client: "Client", locks: PartitionLocks) -> int:
-    """Give partitions whose epochs were lost, as by a partial restore, one again: nobody may take them for new.
-
-    Returns how many there were. Raises LockHeldError where an epoch cannot be had.
-    """
-    names = [str(name) for (name,) in client.query(_WITHOUT_EPOCH).result_rows]
-    for name in names:
-        log.warning("platform.locks has lost the epoch of %s, which the register knows", name)
-        with locks.hold(name):
-            pass
-    return len(names)

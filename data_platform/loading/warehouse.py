@@ -39,6 +39,8 @@ class Warehouse:
     def hold(self, dataset: Dataset, partition: TablePartition, *, wait_s: float = 120.0) -> Generator[Lease]:
         """The partition's lease, once nothing of an earlier holder can change the partition any more.
 
+        A lease that is `first` guards a partition of which the register knows nothing.
+
         The epoch in the loading statement fences what begins later, ending what runs fences what has begun, and
         without its staging table a paused rebuild has nothing to swap. Raises LockHeldError, UnknownOutcomeError and
         the client's errors.
@@ -48,6 +50,8 @@ class Warehouse:
                 with lease.until_known():
                     wait_ended(self.client, self.settings, query_prefix(partition), patience_s=LEFT_BEHIND_PATIENCE_S)
                     Target(self.client, dataset).drop_stagings(partition.ds)
+            if lease.first:  # unless platform.locks has lost what it held, as by a partial restore
+                lease.first = self.register.is_empty(partition)
             yield lease
 
 
