@@ -13,11 +13,11 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from data_platform.catalog.ddl import literal
 from data_platform.clients import clickhouse
@@ -32,7 +32,7 @@ REMEMBERED = 10_000  # names whose newest epoch this process knows or guesses, a
 # Flat, without a look for the newest epoch first: half the time of the statement that had one.
 _NEWEST = """
 SELECT max(epoch), argMinIf(owner, (-toInt64(epoch), made_at), kind = 'take'), maxIf(epoch, kind = 'free') = max(epoch),
-    argMax(expires_at, (epoch, expires_at)), now64(3)
+    argMax(expires_at, (epoch, expires_at)), now64(3), %s
 FROM platform.locks
 WHERE name = {name:String}
 """
@@ -43,6 +43,7 @@ INSERT INTO platform.locks (name, epoch, owner, kind, expires_at)
 SELECT {name:String}, {epoch:UInt64}, {owner:String}, '%s', now64(3) + toIntervalMillisecond({lifetime:UInt32})
 """
 _UNLESS_NEWER = "WHERE (SELECT max(epoch) FROM platform.locks WHERE name = {name:String}) < {epoch:UInt64} "
+Condition = tuple[str, Mapping[str, Any]]  # SQL with its parameters
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,8 @@ def worker_name() -> str:
 class Lease:
     """A held lease; `epoch` is its fencing token.
 
-    `took_over`: the holder before let it expire, so what it began may still run or lie about. `first`: nobody is known
-    to have held it before.
+    `took_over`: the holder before let it expire, so what it began may still run or lie about. `first`: nobody has held
+    it before, and what it guards was new when it was taken.
     """
 
     name: str
@@ -75,12 +76,9 @@ class Lease:
     owner: str
     took_over: bool = False
     lost: bool = False
-    first: bool = field(init=False)
+    first: bool = False
     _open: int = field(default=0, init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.first = self.epoch == 1
 
     @property
     def unresolved(self) -> bool:
@@ -111,6 +109,7 @@ class _Newest:
     free: bool = True
     expires_at: datetime = _LONG_AGO
     now: datetime = _LONG_AGO
+    new: bool = True
 
 
 @dataclass
@@ -135,10 +134,13 @@ class PartitionLocks:
     )  # by name the newest epoch seen, and until when (monotonic) it is worth guessing that it is free
 
     @contextmanager
-    def hold(self, name: str, *, wait_s: float = 120.0) -> Generator[Lease]:
-        """Hold the lease of `name`; waits up to `wait_s` seconds. Raises LockHeldError."""
+    def hold(self, name: str, *, wait_s: float = 120.0, new: Condition | None = None) -> Generator[Lease]:
+        """Hold the lease of `name`; waits up to `wait_s` seconds. Raises LockHeldError.
+
+        `new`: a condition for `Lease.first` besides epoch 1, asked once the lease is held: epochs may have been lost.
+        """
         with self._turn(name, wait_s):
-            lease = self._take(name, wait_s)
+            lease = self._take(name, wait_s, new)
             ended = threading.Event()
             heartbeat = threading.Thread(target=self._beat, args=(lease, ended), name="lease", daemon=True)
             heartbeat.start()
@@ -208,7 +210,7 @@ class PartitionLocks:
             while len(self._epochs) > REMEMBERED:
                 self._epochs.popitem(last=False)
 
-    def _take(self, name: str, wait_s: float) -> Lease:
+    def _take(self, name: str, wait_s: float, new: Condition | None) -> Lease:
         deadline = time.monotonic() + wait_s
         with self._guard:
             epoch, free_until = self._epochs.get(name, (0, math.inf))
@@ -220,9 +222,10 @@ class PartitionLocks:
             if newest.free or newest.expires_at <= newest.now:
                 lease = Lease(name, newest.epoch + 1, f"{self.owner}/{secrets.token_hex(4)}", not newest.free)
                 self._write(lease, "take", timedelta(seconds=self.lease_s), token=f"lock:{name}:{lease.epoch}")
-                newest = self._newest(name)
+                newest = self._newest(name, new if lease.epoch == 1 else None)
                 self._remember(name, newest.epoch)
                 if (newest.epoch, newest.owner) == (lease.epoch, lease.owner):
+                    lease.first = lease.epoch == 1 and newest.new
                     return lease
             if time.monotonic() >= deadline:
                 raise LockHeldError(
@@ -233,9 +236,11 @@ class PartitionLocks:
                 newest = self._newest(name)
             guessed = False
 
-    def _newest(self, name: str) -> _Newest:
-        epoch, owner, free, expires_at, now = self.client.query(_NEWEST, parameters={"name": name}).result_rows[0]
-        return _Newest(int(epoch), str(owner), bool(free), expires_at, now)
+    def _newest(self, name: str, new: Condition | None = None) -> _Newest:
+        sql, parameters = new or ("1", {})
+        found = self.client.query(_NEWEST % sql, parameters={**parameters, "name": name}).result_rows[0]
+        epoch, owner, free, expires_at, now, is_new = found
+        return _Newest(int(epoch), str(owner), bool(free), expires_at, now, bool(is_new))
 
     def _write(
         self, lease: Lease, kind: Literal["take", "renew", "free"], lifetime: timedelta, *, token: str | None = None

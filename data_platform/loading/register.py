@@ -97,12 +97,6 @@ class Register:
             self._seen(int(row[-1]))
         return {str(row[0]): _record(row) for row in rows}
 
-    def is_empty(self, partition: TablePartition) -> bool:
-        """Whether nothing was ever written down of a partition. Answered by the index alone."""
-        where = "WHERE domain = {domain:String} AND table = {table:String} AND ds = {ds:Date}"
-        counts = " + ".join(f"(SELECT count() FROM platform.{table} {where})" for table in ("objects", "partitions"))
-        return int(str(self.client.command(f"SELECT {counts}", parameters=_key(partition)))) == 0
-
     def size(self, partition: TablePartition) -> int:
         """How many states of objects the partition has: not fewer than its objects. Counted by the index alone."""
         return int(
@@ -205,6 +199,13 @@ class Register:
         with self._lock:
             self._last_revision = max(time.time_ns(), self._last_revision + 1)
             return self._last_revision
+
+
+def nothing_known(partition: TablePartition) -> tuple[str, dict[str, Any]]:
+    """SQL, with its parameters, of whether nothing was ever written down of a partition. The index alone answers it."""
+    where = "WHERE domain = {domain:String} AND table = {table:String} AND ds = {ds:Date}"
+    counts = " + ".join(f"(SELECT count() FROM platform.{table} {where})" for table in ("objects", "partitions"))
+    return f"{counts} = 0", _key(partition)
 
 
 def _key(partition: TablePartition) -> dict[str, Any]:

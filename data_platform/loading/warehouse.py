@@ -11,7 +11,7 @@ from data_platform.catalog.models import Dataset
 from data_platform.clients import aws, clickhouse
 from data_platform.clients.objects import ObjectReader
 from data_platform.loading.lock import Lease, PartitionLocks, worker_name
-from data_platform.loading.register import Register, TablePartition
+from data_platform.loading.register import Register, TablePartition, nothing_known
 from data_platform.loading.running import wait_ended
 from data_platform.loading.statement import query_prefix
 from data_platform.loading.target import Target
@@ -45,13 +45,11 @@ class Warehouse:
         without its staging table a paused rebuild has nothing to swap. Raises LockHeldError, UnknownOutcomeError and
         the client's errors.
         """
-        with self.locks.hold(partition.name, wait_s=wait_s) as lease:
+        with self.locks.hold(partition.name, wait_s=wait_s, new=nothing_known(partition)) as lease:
             if lease.took_over:
                 with lease.until_known():
                     wait_ended(self.client, self.settings, query_prefix(partition), patience_s=LEFT_BEHIND_PATIENCE_S)
                     Target(self.client, dataset).drop_stagings(partition.ds)
-            if lease.first:  # unless platform.locks has lost what it held, as by a partial restore
-                lease.first = self.register.is_empty(partition)
             yield lease
 
 

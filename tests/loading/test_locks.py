@@ -78,9 +78,17 @@ def test_of_several_that_guess_at_once_each_gets_an_epoch_of_its_own(client: Any
     assert sum(lease.first for lease in leases) == 1
 
 
+def test_the_first_lease_of_what_is_not_new_is_not_first(client: Any, name: str) -> None:
+    said = "{n:UInt8} = 0"
+    with worker(client, "one").hold(name, new=(said, {"n": 1})) as lease:
+        assert (lease.epoch, lease.first) == (1, False)
+    with worker(client, "one").hold(f"{name}/other", new=(said, {"n": 0})) as lease:
+        assert (lease.epoch, lease.first) == (1, True)
+
+
 def test_a_lease_that_expired_is_taken_over_and_its_holder_told(client: Any, name: str) -> None:
     gone = PartitionLocks(client, "gone", lease_s=0.2)
-    lease = gone._take(name, 1)
+    lease = gone._take(name, 1, None)
     heir = worker(client, "heir")
     with heir.hold(name) as taken:
         assert (taken.epoch, taken.took_over, taken.first) == (2, True, False)
