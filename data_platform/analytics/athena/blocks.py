@@ -328,7 +328,7 @@ def objects_below(s3: "S3Client", url: str) -> list[Written]:
     """The objects below a place."""
     bucket, prefix = layout.split_url(url)
     return [
-        Written(f"s3://{bucket}/{item.get('Key', '')}", int(item.get("Size", 0)), item["LastModified"])
+        Written(f"s3://{bucket}/{item.get('Key', '')}", int(item.get("Size", 0)), item["LastModified"])  # pyright: ignore[reportTypedDictNotRequiredAccess] - S3 always has it
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for item in page.get("Contents", [])
     ]
