@@ -139,7 +139,8 @@ def _reasons(problems: Sequence[Problem], subject: str | None) -> list[str]:
 
 def _sentence(text: str) -> str:
     """Hints of errors are written small and without a full stop, as the command line shows them."""
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
+    first = text if text.startswith("data-platform") else f"{text[:1].upper()}{text[1:]}"
+    return first + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _again(subject: str | None, problems: Sequence[Problem]) -> list[str]:
@@ -149,10 +150,13 @@ def _again(subject: str | None, problems: Sequence[Problem]) -> list[str]:
     told = any(COMMAND in problem.next_step for problem in problems)
     if told or not days or any(each.count("/") != 1 for each in subjects):
         return []
-    again = "it" if len(days) == 1 else "them"
-    safe = "" if len(days) == 1 or _is_range(days[0], days[-1], len(days)) else " (making good days again is safe)"
+    again = "it" if len(days) == 1 and subject else "them"
+    safe = (
+        "" if len(days) == 1 or _is_range(days[0], days[-1], len(days)) else " (the days between are made again, too)"
+    )
     key = subject or "DATASET"
-    return [f"Then make {again} again: {COMMAND} {key} --from {days[0]} --to {days[-1]}{safe}"]
+    each = "" if subject else ", each by its name below for DATASET"
+    return [f"Then make {again} again{each}: {COMMAND} {key} --from {days[0]} --to {days[-1]}{safe}"]
 
 
 def _where(problems: Sequence[Problem], dagster_url: str | None) -> list[str]:

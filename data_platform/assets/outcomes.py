@@ -27,11 +27,6 @@ RETRIED = frozenset({Fault.TRANSIENT, Fault.THROTTLED})
 # failover of a minute is the run-retries daemon's, a longer outage the repairing schedule's.
 OP_RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
-TRIED_AGAIN: Mapping[bool, str] = {
-    True: "by its daily schedule, while the day is one of the last DATA_PLATFORM_LOOKBACK_DAYS",
-    False: "not by itself",
-}
-
 Finished = tuple[dg.AssetKey, str]
 
 
@@ -51,6 +46,15 @@ class DayOutcome:
     reason: str
     next_step: str
 
+    @property
+    def tried_again(self) -> str:
+        """Who makes the day again without a person."""
+        if self.outcome is Outcome.HELD_BACK:
+            return "every half hour by the sensor source_changes, while the day is one of DATA_PLATFORM_LOOKBACK_DAYS"
+        if self.fault in RETRIED:
+            return "by its daily schedule, while the day is one of the last DATA_PLATFORM_LOOKBACK_DAYS"
+        return "not by itself"
+
     def observation(self, key: dg.AssetKey, partition: str | None) -> dg.AssetObservation:
         """The event that keeps it beside the partition."""
         return dg.AssetObservation(
@@ -61,8 +65,9 @@ class DayOutcome:
                 "outcome": self.outcome.value,
                 "fault": self.fault.value,
                 "reason": self.reason,
+                "tried_again": self.tried_again,
                 "next_step": self.next_step,
-                "tried_again": TRIED_AGAIN[self.outcome is Outcome.HELD_BACK or self.fault in RETRIED],
+                **_make_again(key, partition),
             },
         )
 
@@ -73,7 +78,8 @@ NEXT_STEP: Mapping[Fault, str] = {
     "pool (redshift, clickhouse, athena or postgres). If nothing else was running, the engine is too small for this "
     "day: give it more memory or connections.",
     Fault.PERMANENT: "Correct the cause.",
-    Fault.CONFIGURATION: "data-platform doctor tells which setting, right or table is missing and how to make it.",
+    Fault.CONFIGURATION: "Run data-platform doctor: it tells which setting, right or table is missing, and how to "
+    "make it.",
     Fault.UNKNOWN: "Open the run's log. Running it again is safe. If it fails in the same way it is a mistake in the "
     "platform and not in the data: give the run's link to the team that runs the platform.",
 }
@@ -82,6 +88,13 @@ WAITS = (
     "condition is source.ready in the dataset's catalogue file."
 )
 PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _make_again(key: dg.AssetKey, partition: str | None) -> dict[str, str]:
+    """The command for a day of a dataset, for who stands in front of it."""
+    if len(key.path) != 3 or partition is None:
+        return {}
+    return {"make_again": f"data-platform backfill {'/'.join(key.path[1:])} --from {partition} --to {partition}"}
 
 
 def outcome_of(error: BaseException) -> DayOutcome:

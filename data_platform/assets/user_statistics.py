@@ -29,8 +29,8 @@ FILES = dg.DynamicPartitionsDefinition(name="user_statistics_files")
 CONSERVATION, TABLE_MATCHES_FILE = "conservation", "table_matches_file"
 TABLE_DIFFERS = "{wrong:,} of {rows:,} rows of {url} are not in the table as the file has them."
 APPLY_AGAIN = (
-    "Compare again and apply what differs: data-platform statistics apply {url}. Where a newer file or somebody else "
-    "changed these rows since, do nothing."
+    "Where a newer file (data-platform statistics history) or somebody else changed these rows since, do nothing. "
+    "Otherwise compare again and apply what differs: data-platform statistics apply {url}"
 )
 OWNERS = ["team:data-platform"]
 # Dagster refuses control characters in partition keys, S3 takes them in keys.

@@ -45,6 +45,11 @@ def job_name_of(catalog: Catalog, dataset: Dataset) -> str:
     raise KeyError(dataset.key)
 
 
+def daily_names(catalog: Catalog) -> set[str]:
+    """Names of the daily jobs of datasets."""
+    return set(_groups(catalog))
+
+
 def daily_jobs(catalog: Catalog) -> list[DailyJob]:
     """All daily jobs: datasets by domain and days, snapshots by domain, summaries."""
     jobs: list[DailyJob] = []

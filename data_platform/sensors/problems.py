@@ -17,15 +17,17 @@ from data_platform.assets.standing import NO_DEAD_LETTERS
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset
 from data_platform.errors import Fault
-from data_platform.jobs.daily import DATASETS_HOUR, job_name_of
+from data_platform.jobs.daily import DATASETS_HOUR, daily_names, job_name_of
 from data_platform.jobs.lookback import last_days
 
 WILL_RETRY_TAG = "dagster/will_retry"
+ENDED = "its process ended before it was finished"
 PROCESS_ENDED = (
-    "See in the run's log what ended it, mostly too little memory or a machine that went away. Then choose Re-execute "
-    "from failure on the run's page: days that are finished are left alone."
+    "See in the run's log what ended it, mostly too little memory (give it more) or a machine that went away. Then "
+    "choose Re-execute from failure on the run's page: days that are finished are left alone."
 )
-DAY_MISSING = f"{UNTOUCHED} Readers have the day as it was before, or not at all."
+READERS = "readers have the day as it was before, or not at all"
+DAY_MISSING = f"{UNTOUCHED} R{READERS[1:]}."
 
 
 def problems_of_run(
@@ -82,8 +84,15 @@ def tried_again(
     """Who tries a failed day again by itself; empty where nobody does."""
     if dataset is None or fault not in RETRIED or day not in last_days(dataset, now, lookback):
         return ""
-    schedule = f"{job_name_of(catalog, dataset)}_schedule"
-    return f"{schedule} tries it again every day at {DATASETS_HOUR:02}:00 UTC, where it is on"
+    return f"{_by_schedule(job_name_of(catalog, dataset), 'it')}. Until then {READERS}"
+
+
+def _by_schedule(job: str, what: str) -> str:
+    """A promise that holds while the schedule is on, and what to do where it is not."""
+    return (
+        f"{job}_schedule tries {what} again every day at {DATASETS_HOUR:02}:00 UTC; if it is off (Dagster, "
+        "Automation), do now what stands below"
+    )
 
 
 def problem_of_check(evaluation: dg.AssetCheckEvaluation, owner: str, subject: str, run_id: str) -> Problem:
@@ -96,7 +105,7 @@ def problem_of_check(evaluation: dg.AssetCheckEvaluation, owner: str, subject: s
         reason = str(measured["detail"])
     else:
         reason = "; ".join(f"{name} is {value}" for name, value in measured.items()) or "the check tells nothing"
-    where = f"All its numbers: Dagster, {evaluation.asset_key.to_user_string()}, check {evaluation.check_name}."
+    where = f"(all its numbers: Dagster, {evaluation.asset_key.to_user_string()}, check {evaluation.check_name})"
     return Problem(
         owner,
         subject,
@@ -134,7 +143,7 @@ def _effect(evaluation: dg.AssetCheckEvaluation) -> str:
 
 def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.DagsterRun) -> Problem:
     """A run that failed and left no outcome: its op's error, or that its process ended."""
-    reason, step = "its process ended before it was finished", PROCESS_ENDED
+    reason, step = ENDED, PROCESS_ENDED
     for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         data = record.dagster_event.step_failure_data if record.dagster_event is not None else None
         if data is None:
@@ -146,6 +155,9 @@ def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.Dags
     subject, owner = _subject(catalog, keys[0]) if len({tuple(key.path[1:]) for key in keys}) == 1 else (None, None)
     reason, _, hint = reason.partition("\n  -> ")
     domain = catalog.domains.get(run.tags.get("domain", ""))
+    # A run that left no outcome was killed: what is missing of the last days is made by the next one.
+    killed = reason == ENDED and run.job_name in daily_names(catalog)
+    again = _by_schedule(run.job_name, "what is missing of the last days") if killed else ""
     return Problem(
         owner or (NOBODY if domain is None else domain.owner),
         subject or f"job {run.job_name}",
@@ -154,6 +166,7 @@ def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.Dags
         reason,
         hint or step,
         run.run_id,
+        again=again,
         effect=f"{UNTOUCHED} What it was to make is as it was before.",
     )
 

@@ -24,7 +24,7 @@ from data_platform.quality.rules import judge, rules_of
 from data_platform.quality.standing import expected_days, judge_failed, judge_latest
 from data_platform.sensors.dlq import sentence
 from data_platform.sensors.kafka_lag import Lag, problem_of
-from data_platform.sensors.problems import DAY_MISSING, PROCESS_ENDED, failed_in, problem_of_check, tried_again
+from data_platform.sensors.problems import DAY_MISSING, ENDED, PROCESS_ENDED, failed_in, problem_of_check, tried_again
 from data_platform.unload.datasets import NotReadyError
 from tests.desk.conftest import catalog_of, dataset_of
 
@@ -48,7 +48,7 @@ ERRORS = {
     "ClickHouse is away": TransientError("ClickHouse at ch:8443 was not reached"),
     "Redshift has no slot": ThrottledError("Redshift has no free connection (limit 500)"),
     "a grant is missing": ConfigurationError(
-        "permission denied for table market.orders", hint="GRANT SELECT ON market.orders TO the platform's user"
+        "Redshift refuses the query: permission denied for relation orders [42501]"
     ),
     "nobody knows": UnknownOutcomeError("the UNLOAD of attempt 3 was sent and its answer never came"),
     "held back": NotReadyError(
@@ -112,8 +112,7 @@ def alerts() -> Iterator[tuple[str, list[Alert]]]:
     yield "an engine was away for many datasets", sent(many)
     wrong = [each for n in range(4) for each in failed("a grant is missing", "2024-03-09", subject=f"market/t{n:02}")]
     yield "a grant is missing for many datasets", sent(wrong)
-    ended = Problem("nobody", "job market_daily", "failed", None, "its process ended before it was finished",
-                    PROCESS_ENDED, "6f1c2a9e",
+    ended = Problem("nobody", "job load_reconciliation", "failed", None, ENDED, PROCESS_ENDED, "6f1c2a9e",
                     effect="Nothing tries it again by itself. What it was to make is as it was before.")  # fmt: skip
     yield "a run's process ended", sent([ended])
     for name, evaluation in evaluations().items():

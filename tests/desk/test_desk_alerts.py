@@ -100,7 +100,7 @@ def test_a_day_that_its_schedule_tries_again_asks_nobody_to_act_and_an_older_one
     tick(instance, settings, cursor)
     soon, never = slack.texts
     assert f"failed in its layer curated for {recent}, is tried again by itself" in soon
-    assert "Act now: no. market_daily_schedule tries it again every day at 01:00 UTC" in soon
+    assert "Act now: no. market_daily_schedule tries it again every day at 01:00 UTC; if it is off" in soon
     assert "If it fails again: " in soon
     assert "Act now: yes. Nothing tries it again by itself." in never
     assert (
