@@ -49,22 +49,8 @@ def domain_route(settings: Settings, domain: str) -> Route:
 
 def statistics_route(settings: Settings) -> Route:
     """CSV drops of the raw bucket -> the user statistics queue."""
-    name = f"{settings.env}-user-statistics"
-    return Route(
-        rule=f"{name}-rule",
-        queue=f"{name}-queue",
-        dlq=f"{name}-dlq",
-        description="CSV drops to the user statistics queue",
-        pattern={
-            "source": ["aws.s3"],
-            "detail-type": ["Object Created"],
-            "detail": {
-                "bucket": {"name": [settings.raw_bucket]},
-                "object": {"key": [{"wildcard": f"{INCOMING_PREFIX}*{suffix}"} for suffix in INCOMING_SUFFIXES]},
-            },
-        },
-        transformer=s3_keys.input_transformer(),
-    )
+    drops = [{"wildcard": f"{INCOMING_PREFIX}*{suffix}"} for suffix in INCOMING_SUFFIXES]
+    return _of_raw_bucket(settings, "user-statistics", "CSV drops to the user statistics queue", drops)
 
 
 def log_prefixes(catalog: Catalog) -> list[str]:
@@ -75,19 +61,21 @@ def log_prefixes(catalog: Catalog) -> list[str]:
 
 def event_logs_route(settings: Settings, catalog: Catalog) -> Route:
     """OpenTelemetry logs in the raw bucket -> the queue of the sensor that takes late ones in."""
-    name = f"{settings.env}-event-logs"
+    logs = [{"prefix": prefix} for prefix in log_prefixes(catalog)]
+    return _of_raw_bucket(settings, "event-logs", "OpenTelemetry logs to the event logs queue", logs)
+
+
+def _of_raw_bucket(settings: Settings, what: str, description: str, keys: list[dict[str, str]]) -> Route:
+    name = f"{settings.env}-{what}"
     return Route(
         rule=f"{name}-rule",
         queue=f"{name}-queue",
         dlq=f"{name}-dlq",
-        description="OpenTelemetry logs to the event logs queue",
+        description=description,
         pattern={
             "source": ["aws.s3"],
             "detail-type": ["Object Created"],
-            "detail": {
-                "bucket": {"name": [settings.raw_bucket]},
-                "object": {"key": [{"prefix": prefix} for prefix in log_prefixes(catalog)]},
-            },
+            "detail": {"bucket": {"name": [settings.raw_bucket]}, "object": {"key": keys}},
         },
         transformer=s3_keys.input_transformer(),
     )

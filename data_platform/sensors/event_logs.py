@@ -155,11 +155,7 @@ class _Look:
     stale: Mapping[str, str]
     keys: Mapping[str, set[str]]
     unknown: set[str]
-
-    @property
-    def known(self) -> bool:
-        """Whether the index was finished in time."""
-        return not self.unknown
+    known: bool = True  # whether the index was finished in time
 
 
 def _look(
@@ -171,7 +167,7 @@ def _look(
     about is the schedule's, or a backfill's.
     """
     if not index.complete:  # an object that is not decoded may have events of any day
-        return _Look({}, {}, announced or {"?"})
+        return _Look({}, {}, announced, known=False)
     partitions = partitions_of(dataset)
     first = partitions.get_first_partition_key() if partitions else None
     last = partitions.get_last_partition_key() if partitions else None
