@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -61,10 +62,7 @@ def apply(
         verb = "would be" if dry_run else "was"
         raise PlatformError(f"nothing of {file.url} {verb} applied: {outcome.reason}", hint=hint)
     if outcome.inconsistencies:
-        raise PlatformError(
-            f"{outcome.inconsistencies} rows differ between {file.url} and the table",
-            hint="run it again; if it stays, another file or program changes the same rows",
-        )
+        raise PlatformError(outcome.breach, hint=outcome.breach_step)
 
 
 @app.command()
@@ -170,6 +168,7 @@ def _print(outcome: "Outcome", *, as_json: bool) -> None:
         "rejected": outcome.rejected,
         "withheld": outcome.withheld,
         "inconsistencies": outcome.inconsistencies,
+        "differing": [asdict(each) for each in outcome.differing] if as_json else None,
         "reject_url": outcome.reject_url,
         "reason": outcome.reason,
         "seconds": outcome.seconds,

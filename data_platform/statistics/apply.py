@@ -20,7 +20,16 @@ from data_platform.statistics.compare import Comparison, SecondReading
 from data_platform.statistics.errors import Level, ProcessingError, RowError
 from data_platform.statistics.failures import as_processing_error, note
 from data_platform.statistics.lease import FileLease, writing
-from data_platform.statistics.outcome import Limits, Outcome, Progress, Tell, already_done, log_line, outcome_of
+from data_platform.statistics.outcome import (
+    Difference,
+    Limits,
+    Outcome,
+    Progress,
+    Tell,
+    already_done,
+    log_line,
+    outcome_of,
+)
 from data_platform.statistics.rejects import sample, write_rejects
 from data_platform.statistics.runs import (
     Done,
@@ -174,10 +183,10 @@ def _steps(work: FileRun, run: Run, lock: "Lock") -> Outcome:
         rejects = sample(connection, run, SAMPLE)
     work.on_progress(Progress("planned", 0, row["records"]))
     _tell_rejects(work, row, rejects)
-    inconsistencies = None
+    inconsistencies, differing = None, ()
     if row["refusal"] is None:
         _apply(work, run, lock)
-        inconsistencies = _inconsistencies(work, run)
+        inconsistencies, differing = _inconsistencies(work, run)
     work.check_time()
     reject_url = _rejects(work, run)
     with writing(work.engine, work.limits.lease_s) as connection:
@@ -189,7 +198,7 @@ def _steps(work: FileRun, run: Run, lock: "Lock") -> Outcome:
     level, event, sentence = verdict_of(closed)
     work.tell(level, f"{level} {event} {work.file.url} {sentence}")
     work.on_progress(Progress("finished", row["records"], row["records"]))
-    return outcome_of(closed, work.file, work.seconds, rejects)
+    return outcome_of(closed, work.file, work.seconds, rejects, differing)
 
 
 def _stage(work: FileRun, run: Run, lock: "Lock") -> Run:
@@ -244,11 +253,12 @@ def _apply(work: FileRun, run: Run, lock: "Lock") -> None:
     )
 
 
-def _inconsistencies(work: FileRun, run: Run) -> int:
+def _inconsistencies(work: FileRun, run: Run) -> tuple[int, tuple[Difference, ...]]:
     found = _compared(work)
     with work.engine.connect() as connection:
         row = state(connection, run)
-    return found.inconsistencies(records=row["records"], applied=row["inserted"] + row["updated"] + row["unchanged"])
+    applied = row["inserted"] + row["updated"] + row["unchanged"]
+    return found.inconsistencies(records=row["records"], applied=applied), found.sample
 
 
 def _compared(work: FileRun) -> Comparison:

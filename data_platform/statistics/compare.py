@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from data_platform.catalog.models import UserStatistics
 from data_platform.clients import postgres
 from data_platform.clients.retry import retrying
+from data_platform.statistics.outcome import Difference
 from data_platform.statistics.second_reading import records_again
 from data_platform.statistics.source import FileVersion, stored_bytes
 from data_platform.statistics.staging import SORT_MEMORY, statement
@@ -23,15 +24,18 @@ if TYPE_CHECKING:
 
 AS_READ = "pg_temp.user_statistics_as_read"
 WANTED = "pg_temp.user_statistics_wanted"
+SHOWN = 3  # rows that differ, told with both sides; the comparison counts them all
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`records` in the file; `expected` rows that had to be applied; `differing` ones that the table has not so."""
+    """`records` in the file; `expected` rows that had to be applied; `differing` ones that the table has not so, the
+    first SHOWN of them in `sample`."""
 
     records: int
     expected: int
     differing: int
+    sample: tuple[Difference, ...] = ()
 
     def inconsistencies(self, *, records: int, applied: int) -> int:
         """Rows that differ, rows applied too many or too few, records counted otherwise."""
@@ -123,9 +127,22 @@ class SecondReading:
 
     def _compared(self, connection: "Connection", records: int) -> Comparison:
         refuse = str(self._options.refuse_inactive_users).lower()
-        query = statement("compare", wanted=WANTED, refuse_inactive=refuse)
-        expected, differing = connection.exec_driver_sql(query).one()
-        return Comparison(records, expected, differing)
+        compared = statement("compared_rows", wanted=WANTED, refuse_inactive=refuse)
+        expected, differing = connection.exec_driver_sql(statement("compare", compared=compared)).one()
+        sample: list[Difference] = []
+        if differing:
+            query = statement("differing_rows", compared=compared, limit=SHOWN)
+            sample = [self._difference(*row) for row in connection.exec_driver_sql(query)]
+        return Comparison(records, expected, differing, tuple(sample))
+
+    def _difference(
+        self, user_id: str, login: int, post: int, found_login: int | None, found_post: int | None, at: Any,
+        file_id: str | None, url: str | None,
+    ) -> Difference:  # fmt: skip
+        found = None if found_login is None or found_post is None else (found_login, found_post)
+        if url is None or file_id == self._file.file_id:  # what this file wrote, it wrote as it stands in it
+            return Difference(user_id, (login, post), found)
+        return Difference(user_id, (login, post), found, url, at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from data_platform.statistics.errors import Level, RowError
@@ -54,6 +55,30 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """A row as the file has it and as the table has it: (login_count, post_count), None where it has no such row.
+
+    `written_by`: the other file that wrote the table's row last, at `written_at`; None where no other file did.
+    """
+
+    user_id: str
+    in_file: tuple[int, int]
+    in_table: tuple[int, int] | None
+    written_by: str | None = None
+    written_at: datetime | None = None
+
+    def __str__(self) -> str:
+        login, post = self.in_file
+        file = f"{self.user_id} has login_count {login}, post_count {post} in the file and "
+        if self.in_table is None:
+            return f"{file}no row in the table (deleted by hand)"
+        login, post = self.in_table
+        if self.written_by is None or self.written_at is None:
+            return f"{file}{login}, {post} in the table (changed by hand)"
+        return f"{file}{login}, {post} in the table (by {self.written_by}, {self.written_at.astimezone(UTC):%F %T} UTC)"
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a file ended. `status`: DONE, REFUSED, ALREADY_DONE, DRY_RUN. Rows without the header."""
 
@@ -72,6 +97,7 @@ class Outcome:
     reason: str | None
     seconds: float
     rejects: tuple[RowError, ...] = ()
+    differing: tuple[Difference, ...] = ()
 
     @property
     def applied(self) -> int:
@@ -83,15 +109,40 @@ class Outcome:
         """Whether every record went somewhere."""
         return self.records == self.applied + self.rejected + self.withheld
 
+    @property
+    def breach(self) -> str:
+        """How table and file differ, with the first rows; empty where they do not."""
+        if not self.inconsistencies:
+            return ""
+        first = "" if not self.differing else f" The first: {'; '.join(map(str, self.differing))}."
+        return (
+            f"{self.inconsistencies:,} of {self.applied:,} rows of {self.file.url} are not in the table as the file "
+            f"has them.{first}"
+        )
+
+    @property
+    def breach_step(self) -> str:
+        """What a person does about `breach`."""
+        return (
+            "Rows that another file wrote: do nothing, the newer file counts (all files with their times: "
+            "data-platform statistics history). Rows changed or deleted by hand: ask who works on the table "
+            "user_statistics in PostgreSQL, whose own log alone may tell who it was; where the file is right, write "
+            f"its values again: data-platform statistics apply {self.file.url}"
+        )
+
 
 def outcome_of(
-    row: Mapping[str, Any], file: FileVersion, seconds: float, rejects: tuple[RowError, ...] = ()
+    row: Mapping[str, Any],
+    file: FileVersion,
+    seconds: float,
+    rejects: tuple[RowError, ...] = (),
+    differing: tuple[Difference, ...] = (),
 ) -> Outcome:
-    """As the run's row in processing_metadata tells; `rejects` is a sample of them."""
+    """As the run's row in processing_metadata tells; `rejects` and `differing` are samples."""
     return Outcome(
         row["status"], file, row["run_id"], row["records"], row["inserted"], row["updated"], row["unchanged"],
         row["rejected"], row["withheld"], row["chunks"], row["inconsistencies"], row["reject_url"], row["refusal"],
-        round(seconds, 3), rejects,
+        round(seconds, 3), rejects, differing,
     )  # fmt: skip
 
 

@@ -120,10 +120,22 @@ def test_memory_stays_below_300_mb_whatever_the_file(bench: Bench, tmp_path: Pat
 def test_the_comparison_notices_what_somebody_else_changed(bench: Bench) -> None:
     def meddle(progress: Progress) -> None:
         if progress.step == "comparing":
-            bench.write("UPDATE user_statistics SET post_count = 99 WHERE user_id IN ('U00003', 'U00004')")
+            bench.write("UPDATE user_statistics SET post_count = 99 WHERE user_id = 'U00003'")
+            bench.write("DELETE FROM user_statistics WHERE user_id = 'U00004'")
+            other = Bench(bench.settings, bench.engine, bench.s3)
+            other.apply(other.drop(HEADER + "U00005,7,7\n", name="newer.csv"))
 
     outcome = bench.apply(bench.drop(HEADER + rows(1, 20)), on_progress=meddle)
-    assert outcome.inconsistencies == 2
+    assert outcome.inconsistencies == 3
+    by_hand, deleted, newer = outcome.differing
+    assert (by_hand.user_id, by_hand.in_file, by_hand.in_table) == ("U00003", (3, 3), (3, 99))
+    assert by_hand.written_by is None
+    assert (deleted.user_id, deleted.in_table) == ("U00004", None)
+    assert (newer.user_id, newer.in_table) == ("U00005", (7, 7))
+    assert (newer.written_by or "").endswith("incoming/newer.csv")
+    assert "U00003 has login_count 3, post_count 3 in the file and 3, 99 in the table (changed by hand)" in (
+        outcome.breach
+    )
     assert "TABLE_DIFFERS" in bench.told[-1]
     assert "ERROR" in bench.told[-1]
 
