@@ -13,12 +13,11 @@ import dagster as dg
 from data_platform.assets.keys import Stage
 from data_platform.catalog.models import Dataset, OtelLogsSource
 from data_platform.clients import aws, postgres
-from data_platform.clients.classify import classify
+from data_platform.clients.classify import classify, explain
 from data_platform.clients.retry import retrying
 from data_platform.curation.manifest import PartitionManifest, StoredManifest, manifest_key
 from data_platform.curation.partition import SourceFile
 from data_platform.curation.unloads import curate_unload
-from data_platform.errors import PlatformError
 from data_platform.loading.rebuild import rebuild_partition
 from data_platform.loading.warehouse import Warehouse, open_warehouse
 from data_platform.settings import Settings
@@ -200,8 +199,3 @@ class StageRunner:
 
 def _version(manifest: PartitionManifest) -> str:
     return f"generation {manifest.generation}"
-
-
-def explain(error: BaseException) -> str:
-    """One line that says what failed: our own errors with their hint, foreign ones with their type."""
-    return str(error) if isinstance(error, PlatformError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""One question for work that speaks to several engines: what may be done about this error, whichever client raised it.
+"""Two questions for work that speaks to several engines: what is this error, and what may be done about it.
 
 Each client's own module knows its errors; here is only who is asked.
 """
@@ -21,9 +21,12 @@ def classify(error: BaseException) -> Fault:
             return redshift.classify(error)
         case "sqlalchemy" | "psycopg" | "psycopg2":
             return postgres.classify(error)
-        case (
-            "dagster_postgres"
-        ):  # Dagster's own database: it tried several times, and tells the last error as its cause
+        case "dagster_postgres":  # Dagster's own database: it tried several times; the last error is the cause
             return Fault.UNKNOWN if error.__cause__ is None else classify(error.__cause__)
         case _:
             return Fault.UNKNOWN
+
+
+def explain(error: BaseException) -> str:
+    """What failed, for a log: our own errors with their hint, foreign ones with their type."""
+    return str(error) if isinstance(error, PlatformError) else f"{type(error).__name__}: {error}"

@@ -1,31 +1,31 @@
 """Dead letters -> a red check on the first dataset of each domain's ClickHouse layer, green again when none is left."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from data_platform.assets.standing import NO_DEAD_LETTERS, watched_keys
 from data_platform.catalog import Catalog, load_catalog
 from data_platform.clients import aws
-from data_platform.clients.classify import classify
+from data_platform.clients.classify import classify, explain
 from data_platform.errors import Fault
 from data_platform.loading.queues import DomainQueue
 from data_platform.resources.settings import SettingsResource
+from data_platform.sensors.cursors import SensorCursor, read_cursor
 
 NAME = "load_dead_letters"
 INTERVAL_S = 60
 DEADLINE_S = 40.0  # Dagster gives a tick 60 s
+NOT_COUNTED = "the dead letters of %s were not counted, which the next tick does: %s"
 
 
-class Cursor(BaseModel):
+class Cursor(SensorCursor):
     """Dead letters by domain as they were reported last."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    v: int = 1
-    dead: dict[str, int] = {}
+    v: Literal[1] = 1
+    dead: dict[str, int] = Field(default_factory=dict[str, int])
 
 
 def dead_letter_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
@@ -56,18 +56,18 @@ def dead_letter_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         settings = platform.load()
         watched = watched_keys(load_catalog(settings.catalog))
         sqs = aws.sqs(settings)
-        before = read_cursor(context.cursor).dead
+        before = read_cursor(context.cursor, Cursor()).dead
         counts: dict[str, int] = {}
         for domain in watched:
             if time.monotonic() > deadline:
-                context.log.warning("the tick's time is over; the dead letters of %s were not counted", domain)
+                context.log.warning(NOT_COUNTED, domain, "the tick's time was over")
                 break
             try:
                 counts[domain] = DomainQueue.open(sqs, settings, domain).depth().dead
-            except Exception as error:
+            except Exception as error:  # botocore's, of many classes; one that is not known to be its fails the tick
                 if classify(error) is Fault.UNKNOWN:
                     raise
-                context.log.warning("the dead letters of %s could not be counted: %s", domain, error)
+                context.log.warning(NOT_COUNTED, domain, explain(error))
         events = [
             dg.AssetCheckEvaluation(
                 asset_key=watched[domain],
@@ -87,14 +87,6 @@ def dead_letter_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         )
 
     return tick
-
-
-def read_cursor(text: str | None) -> Cursor:
-    """The cursor; one that cannot be read begins again: every check is answered anew."""
-    try:
-        return Cursor.model_validate_json(text or "{}")
-    except ValidationError:
-        return Cursor()
 
 
 def sentence(domain: str, count: int) -> str:

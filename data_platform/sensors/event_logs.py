@@ -10,10 +10,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_platform.assets.keys import partitions_of, stage_key, stages_of
 from data_platform.catalog import Catalog
@@ -26,6 +25,7 @@ from data_platform.jobs.daily import DailyJob
 from data_platform.jobs.lookback import DayRange, Reason, contiguous, run_key
 from data_platform.provisioning.routes import event_logs_route
 from data_platform.resources.settings import SettingsResource
+from data_platform.sensors.cursors import SensorCursor, read_cursor
 from data_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,17 +37,19 @@ DEADLINE_S = 40.0  # Dagster gives a tick 60 s
 RECEIVE_S, WAIT_S = 10.0, 1  # of it, and of that for one answer
 LOOK_BACK_DAYS = 7  # whose folders are looked through once a day: a message that is lost is about a new object
 MAX_RECEIVES = 3  # of a message that names no log
+NAMES_NO_LOG = (
+    f"message %s of the queue %s names no log; at its {MAX_RECEIVES}rd time it is a dead letter, and the alarm "
+    "EventLogsDLQMessages rings: %s"
+)
 MAX_RUNS = 3  # over the same logs that failed; then a person has to look
 MOST_RUNS = 10  # over the same logs, however they ended
 LOGS_TAG = "data_platform/logs"
 
 
-class Cursor(BaseModel):
+class Cursor(SensorCursor):
     """The UTC day on which the newest folders were looked through last."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    v: int = 1
+    v: Literal[1] = 1
     looked: date | None = None
 
 
@@ -100,12 +102,12 @@ def event_logs_sensor(
     def tick(context: dg.SensorEvaluationContext, platform: SettingsResource) -> Any:
         until = time.monotonic() + DEADLINE_S
         settings, today = platform.load(), datetime.now(UTC).date()
-        cursor = read_cursor(context.cursor)
+        cursor = read_cursor(context.cursor, Cursor())
         route, s3 = event_logs_route(settings, catalog), aws.s3(settings)
         inbox = Inbox(aws.sqs(settings), route.queue, route.dlq)
         arrived = _Arrived.receive(inbox, settings.raw_bucket)
         for message, reason in arrived.useless:
-            context.log.warning("message %s names no log: %s", message.id, reason)
+            context.log.warning(NAMES_NO_LOG, message.id, route.queue, reason)
             if message.receives >= MAX_RECEIVES:
                 inbox.dead_letter(message, reason)
         lost = cursor.looked != today  # messages are looked for that never came
@@ -138,14 +140,6 @@ def event_logs_sensor(
         )
 
     return tick
-
-
-def read_cursor(text: str | None) -> Cursor:
-    """The cursor; one that cannot be read begins again: all days are looked at once more."""
-    try:
-        return Cursor.model_validate_json(text or "{}")
-    except ValidationError:
-        return Cursor()
 
 
 @dataclass(frozen=True)

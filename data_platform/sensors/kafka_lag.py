@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from data_platform.alerts.delivery import Delivered, deliver
 from data_platform.alerts.message import NOBODY, Problem, group
@@ -15,26 +15,26 @@ from data_platform.alerts.routes import EVERYBODY_ELSE, read_routes
 from data_platform.clients import kafka
 from data_platform.errors import Fault, PlatformError, TransientError
 from data_platform.resources.settings import SettingsResource
+from data_platform.sensors.cursors import SensorCursor, read_cursor
 from data_platform.settings import Settings, variable_of
 
 NAME = "kafka_lag"
 INTERVAL_S = 300
 DEADLINE_S = 40.0
+NOT_ASKED = "how far group %s is in topic %s was not asked, which the next tick does: the tick's time was over"
 REQUEST_S = 5.0
 
 
-class Cursor(BaseModel):
+class Cursor(SensorCursor):
     """The groups that were alerted and have not caught up since, and how often each has caught up: told once a time.
 
     The count is part of the message's identity: a tick that died behind the message does not send it again, although
     the lag, and so the text, is another one by then.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    v: int = 2
-    behind: list[str] = []
-    recovered: dict[str, int] = {}
+    v: Literal[2] = 2
+    behind: list[str] = Field(default_factory=list[str])
+    recovered: dict[str, int] = Field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def kafka_lag_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     def tick(context: dg.SensorEvaluationContext, platform: SettingsResource) -> Any:
         deadline = time.monotonic() + DEADLINE_S
         settings = platform.load()
-        cursor = read_cursor(context.cursor)
+        cursor = read_cursor(context.cursor, Cursor())
         lags: list[Lag] = []
         for name, topic in watched(settings):
             if time.monotonic() > deadline:
-                context.log.warning("the tick's time is over; %s:%s was not asked", name, topic)
+                context.log.warning(NOT_ASKED, name, topic)
                 break
             try:
                 lags.append(lag_of(settings, name, topic))
@@ -114,14 +114,6 @@ def after_looking(cursor: Cursor, lags: Sequence[Lag], *, limit: int) -> Cursor:
     caught_up = {lag.name for lag in lags if lag.records <= limit} & set(cursor.behind)
     recovered = {**cursor.recovered, **{name: cursor.recovered.get(name, 0) + 1 for name in caught_up}}
     return Cursor(behind=[name for name in cursor.behind if name not in caught_up], recovered=recovered)
-
-
-def read_cursor(text: str | None) -> Cursor:
-    """The cursor; one that cannot be read begins again."""
-    try:
-        return Cursor.model_validate_json(text or "{}")
-    except ValidationError:
-        return Cursor()
 
 
 def _observation(lag: Lag) -> dg.AssetObservation:

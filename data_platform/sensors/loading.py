@@ -1,33 +1,33 @@
 """Messages wait and nobody receives them -> a catch-up run of the domain. A tick only looks at the queues' depth."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from data_platform.catalog import load_catalog
 from data_platform.clients import aws
-from data_platform.clients.classify import classify
+from data_platform.clients.classify import classify, explain
 from data_platform.errors import Fault
 from data_platform.jobs.loading import CATCH_UP
 from data_platform.jobs.lookback import run_key
 from data_platform.loading.queues import DomainQueue
 from data_platform.resources.settings import SettingsResource
+from data_platform.sensors.cursors import SensorCursor, read_cursor
 
 NAME = "load_queue_depth"
 INTERVAL_S = 60
 DEADLINE_S = 40.0
+NOT_ASKED = "the load queue of %s was not asked for its depth, which the next tick does: %s"
 STILL_TICKS = 2  # an agent between two receives looks away, too
 
 
-class Cursor(BaseModel):
+class Cursor(SensorCursor):
     """How many ticks in a row a domain's messages waited with none in flight."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    v: int = 2
-    still: dict[str, int] = {}
+    v: Literal[2] = 2
+    still: dict[str, int] = Field(default_factory=dict[str, int])
 
 
 def load_queue_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -44,7 +44,7 @@ def load_queue_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.SensorDefi
         deadline = time.monotonic() + DEADLINE_S
         settings = platform.load()
         catalog = load_catalog(settings.catalog)
-        cursor = read_cursor(context.cursor)
+        cursor = read_cursor(context.cursor, Cursor())
         sqs = aws.sqs(settings)
         still: dict[str, int] = {}
         for domain in catalog.domains:
@@ -53,10 +53,10 @@ def load_queue_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.SensorDefi
                 continue
             try:
                 depth = DomainQueue.open(sqs, settings, domain).depth()
-            except Exception as error:
+            except Exception as error:  # botocore's, of many classes; one that is not known to be its fails the tick
                 if classify(error) is Fault.UNKNOWN:
                     raise
-                context.log.warning("the queue of %s could not be asked: %s", domain, error)
+                context.log.warning(NOT_ASKED, domain, explain(error))
                 still |= {domain: cursor.still[domain]} if domain in cursor.still else {}
                 continue
             if depth.waiting and not depth.in_flight:
@@ -76,14 +76,6 @@ def load_queue_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.SensorDefi
         return dg.SensorResult([request], cursor=Cursor().model_dump_json())
 
     return tick
-
-
-def read_cursor(text: str | None) -> Cursor:
-    """The cursor; one that cannot be read begins again."""
-    try:
-        return Cursor.model_validate_json(text or "{}")
-    except ValidationError:
-        return Cursor()
 
 
 def _last_run(instance: dg.DagsterInstance) -> dg.DagsterRun | None:

@@ -10,22 +10,22 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_platform.assets.keys import Stage, source_tables, stage_key, stages_of, table_key
 from data_platform.assets.outcomes import Outcome
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset, Mode, RedshiftSource
 from data_platform.clients import redshift
-from data_platform.clients.classify import classify
+from data_platform.clients.classify import classify, explain
 from data_platform.errors import Fault
 from data_platform.jobs.daily import job_name_of
 from data_platform.jobs.lookback import DayRange, Reason, contiguous, last_days, last_outcomes, run_key
 from data_platform.quality.source import EMPTY, fingerprints
 from data_platform.resources.settings import SettingsResource
+from data_platform.sensors.cursors import SensorCursor, read_cursor
 from data_platform.settings import Settings
 from data_platform.unload.datasets import NotReadyError, check_ready
 
@@ -36,15 +36,14 @@ NAME = "source_changes"
 INTERVAL_S = 1800  # each look reads the rows of the last days at the warehouse
 DEADLINE_S = 40.0  # Dagster gives a tick 60 s
 BATCH = 20  # datasets a tick
+NOT_COMPARED = "%s was not compared with its source, which a later tick does: %s"
 AWAY = frozenset({Fault.TRANSIENT, Fault.THROTTLED})  # the others would be asked in vain
 
 
-class Cursor(BaseModel):
+class Cursor(SensorCursor):
     """The dataset at which the next tick begins; all are looked at in turn."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    v: int = 1
+    v: Literal[1] = 1
     next: str = ""
 
 
@@ -93,18 +92,20 @@ def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookbac
         requests: list[dg.RunRequest] = []
         events: list[dg.AssetObservation] = []
         looked = 0
-        turn = in_turn(datasets, read_cursor(context.cursor).next)
+        turn = in_turn(datasets, read_cursor(context.cursor, Cursor()).next)
         with _session(settings) as connection:
             for dataset in turn[:BATCH]:
                 if time.monotonic() > deadline:
                     break
                 try:
                     look = look_at(context.instance, settings, connection, dataset, last_days(dataset, now, lookback))
-                except Exception as error:
+                except (
+                    Exception
+                ) as error:  # the driver's; of one dataset where Redshift answers, of all where it does not
                     fault, lost = classify(error), redshift.is_lost(error)
                     if fault is Fault.UNKNOWN and not lost:
                         raise
-                    context.log.warning("%s was not compared with its source: %s", dataset.key, error)
+                    context.log.warning(NOT_COMPARED, dataset.key, explain(error))
                     if lost or fault in AWAY:  # a lost answer to a question matters to nobody
                         break
                     look = Look()
@@ -147,14 +148,6 @@ def look_at(
     found = fingerprints(connection, dataset, date.fromisoformat(days[0]), date.fromisoformat(days[-1]))
     events, restated = compare(instance, dataset, days, found)
     return Look(events, restated, _now_ready(instance, settings, dataset, days))
-
-
-def read_cursor(text: str | None) -> Cursor:
-    """The cursor; one that cannot be read begins again."""
-    try:
-        return Cursor.model_validate_json(text or "{}")
-    except ValidationError:
-        return Cursor()
 
 
 def in_turn(datasets: Sequence[Dataset], first: str) -> list[Dataset]:

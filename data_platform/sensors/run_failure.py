@@ -6,16 +6,17 @@ runs would send 100 messages. A message that was not taken is tried again for AT
 
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from data_platform.alerts.delivery import Delivered, deliver
 from data_platform.alerts.message import Problem, group
 from data_platform.alerts.routes import read_routes, route_of
 from data_platform.catalog import Catalog
 from data_platform.resources.settings import SettingsResource
+from data_platform.sensors.cursors import SensorCursor, read_cursor
 from data_platform.sensors.problems import problems_of_run
 
 NAME = "alerts"
@@ -23,25 +24,19 @@ INTERVAL_S = 60
 DEADLINE_S = 40.0  # Dagster gives a tick 60 s
 BATCH = 50
 ATTEMPTS = 5
+NOT_SENT = (
+    f"an alert was not taken by its channel; {ATTEMPTS} ticks try, then it stands here only. Is the channel right "
+    "(DATA_PLATFORM_ALERT_ROUTES, DATA_PLATFORM_ALERT_SENDER)? %s (%s: %s)"
+)
 
 
-class Cursor(BaseModel):
+class Cursor(SensorCursor):
     """How far ended runs were looked at: up to `after` (UTC), the `seen` runs of that very moment included."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    v: int = 1
+    v: Literal[1] = 1
     after: datetime
-    seen: list[str] = []
+    seen: list[str] = Field(default_factory=list[str])
     attempts: int = 0
-
-
-def read_cursor(text: str | None, now: datetime) -> Cursor:
-    """The cursor, or one that begins now: history is not alerted, and neither is one that cannot be read."""
-    try:
-        return Cursor.model_validate_json(text or "")
-    except ValidationError:
-        return Cursor(after=now)
 
 
 def alert_sensor(catalog: Catalog, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -57,7 +52,7 @@ def alert_sensor(catalog: Catalog, status: dg.DefaultSensorStatus) -> dg.SensorD
         deadline = time.monotonic() + DEADLINE_S
         settings, now = platform.load(), datetime.now(UTC)
         routes = read_routes(settings)
-        cursor = read_cursor(context.cursor, now)
+        cursor = read_cursor(context.cursor, Cursor(after=now))  # without one nothing of the past is told
         records, problems = _problems(context.instance, catalog, cursor, deadline, lookback=settings.lookback_days)
         left: list[str] = []
         sent = 0
@@ -73,7 +68,7 @@ def alert_sensor(catalog: Catalog, status: dg.DefaultSensorStatus) -> dg.SensorD
             sent += arrived
             bad = [each for each in outcomes if each.delivered is not Delivered.SENT]
             for each in bad:
-                context.log.warning("not sent: %s: %s: %s", alert.title, each.channel, each.reason)
+                context.log.warning(NOT_SENT, alert.title, each.channel, each.reason)
             if bad and not arrived:
                 left.append(alert.title)
         if left and cursor.attempts + 1 < ATTEMPTS:

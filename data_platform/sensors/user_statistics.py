@@ -31,6 +31,14 @@ WAIT_S = 1
 FILE_TAG = "data_platform/file_id"
 MAX_RUNS = 3  # that failed; then a person has to look
 MAX_RECEIVES = 3  # of a message that names no file there is
+NAMES_NO_FILE = (
+    f"message %s of the queue %s names no file; at its {MAX_RECEIVES}rd time it is a dead letter, and the alarm "
+    "StatisticsDLQMessages rings: %s"
+)
+GIVEN_UP = (
+    f"the runs over %s failed {MAX_RUNS} times, none is started any more. Why: data-platform statistics audit %s; then "
+    "data-platform statistics apply %s"
+)
 UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -108,13 +116,13 @@ def user_statistics_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.Senso
             engine.dispose()
         inbox.delete(_settled(tick, done))
         for message, reason in tick.useless:
-            context.log.warning("message %s leads to no file: %s", message.id, reason)
+            context.log.warning(NAMES_NO_FILE, message.id, route.queue, reason)
             if message.receives >= MAX_RECEIVES:
                 inbox.dead_letter(message, reason)
         open_files = [file for file_id, file in tick.files.items() if file_id not in done]
         requests, given_up = _requests(context.instance, open_files)
         for file in given_up:
-            context.log.error("%s failed %d times: data-platform statistics audit %s", file.url, MAX_RUNS, file.url)
+            context.log.error(GIVEN_UP, file.url, file.url, file.url)
             for message in tick.messages[file.file_id]:
                 inbox.dead_letter(message, f"failed {MAX_RUNS} times")
         partitions = [request.partition_key for request in requests if request.partition_key is not None]

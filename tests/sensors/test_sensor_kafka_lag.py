@@ -14,7 +14,8 @@ from data_platform.clients import kafka
 from data_platform.errors import PlatformError
 from data_platform.local.cloud import Cloud
 from data_platform.sensors import kafka_lag
-from data_platform.sensors.kafka_lag import Cursor, Lag, after_looking, kafka_lag_sensor, lag_of, read_cursor
+from data_platform.sensors.cursors import read_cursor
+from data_platform.sensors.kafka_lag import Cursor, Lag, after_looking, kafka_lag_sensor, lag_of
 from data_platform.settings import Settings
 from tests.desk.slack import Slack, slack
 from tests.desk.slack import settings_of as settings_of_alerts
@@ -147,7 +148,7 @@ def settle(daemon: Daemon, group: Group, slack: Slack, episodes: int) -> None:
     """Ticks until the sensor has seen what there is, at least one of them whole."""
     for _ in range(30):
         if daemon.tick():
-            behind = group.watched in read_cursor(daemon.cursor).behind
+            behind = group.watched in read_cursor(daemon.cursor, Cursor()).behind
             if behind == (group.behind > LIMIT) and len(slack.texts) == episodes:
                 return
     raise AssertionError(f"{len(slack.texts)} messages after {episodes} times behind: {slack.texts}")
@@ -164,4 +165,4 @@ def test_a_group_whose_lag_is_not_known_stays_told() -> None:
 @pytest.mark.unit
 @pytest.mark.parametrize("text", [None, "", "{", '{"v": 1, "told": []}'])
 def test_a_cursor_that_cannot_be_read_begins_again(text: Any) -> None:
-    assert read_cursor(text) == Cursor()
+    assert read_cursor(text, Cursor()) == Cursor()

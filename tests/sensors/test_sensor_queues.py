@@ -13,6 +13,7 @@ from data_platform.clients import aws
 from data_platform.jobs.loading import catch_up_job
 from data_platform.local.cloud import Cloud
 from data_platform.sensors import dlq, loading
+from data_platform.sensors.cursors import read_cursor
 from data_platform.sensors.dlq import dead_letter_sensor
 from data_platform.sensors.loading import STILL_TICKS, load_queue_sensor
 from data_platform.settings import Settings
@@ -166,4 +167,4 @@ def test_dead_letters_turn_the_check_red_and_green_over_faults_and_deaths(
 
 @pytest.mark.parametrize("cursor", ["product=1", '{"v": 1, "dead": "x"}', "{"])
 def test_a_cursor_of_another_age_begins_again(cursor: str) -> None:
-    assert dlq.read_cursor(cursor) == dlq.Cursor()
+    assert read_cursor(cursor, dlq.Cursor()) == dlq.Cursor()
