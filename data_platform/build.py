@@ -16,7 +16,7 @@ from data_platform.assets.user_statistics import user_statistics_assets, user_st
 from data_platform.catalog import Catalog, load_catalog
 from data_platform.jobs.automation import NAME as AUTOMATION
 from data_platform.jobs.automation import after_new_events, automation_sensor, with_automation
-from data_platform.jobs.daily import daily_jobs, standing_job
+from data_platform.jobs.daily import daily_jobs, repairs, standing_job
 from data_platform.jobs.loading import catch_up_job, reconciliation_job
 from data_platform.jobs.schedules import AllowList, daily_schedules, standing_schedule
 from data_platform.jobs.unload_requests import unload_request_job
@@ -60,6 +60,7 @@ def build_defs(
     datasets = list(catalog.datasets.values())
     allowed = AllowList(settings)
     jobs = daily_jobs(catalog)
+    repaired = repairs(catalog, settings.lookback_days)
     standing = standing_job(catalog)
     statistics_job = user_statistics_job()
     catch_up, reconciliation = catch_up_job(), reconciliation_job()
@@ -88,7 +89,7 @@ def build_defs(
     allowed.refuse_unknown({each.name for each in (*schedules, *sensors)})
     assets = [
         *source_specs(datasets),
-        *(dataset_assets(dataset) for dataset in datasets),
+        *(dataset_assets(dataset, repaired[dataset.key]) for dataset in datasets),
         *(summary_assets(service, settings) for service in catalog.services.values()),
         *user_statistics_assets(catalog.statistics),
         unload_requests_spec(),

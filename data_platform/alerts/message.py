@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
 REASONS_SHOWN = 3
@@ -12,6 +12,20 @@ REASON_LENGTH = 600
 NOBODY = "nobody"  # owner of what the catalogue names no owner for
 COMMAND = "data-platform backfill"
 UNTOUCHED = "Nothing tries it again by itself."
+
+
+@dataclass(frozen=True)
+class Again:
+    """Who tries what again by itself, and when: `last` is the date of the last time (ISO; empty: no end).
+
+    It is a promise that holds while the schedule or sensor is on; `meanwhile` says how things are until then.
+    """
+
+    who: str
+    what: str
+    when: str
+    meanwhile: str
+    last: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,7 @@ class Problem:
     reason: str
     next_step: str
     run_id: str  # empty where no run is concerned
-    again: str = ""
+    again: Again | None = None
     effect: str = UNTOUCHED
 
 
@@ -64,7 +78,7 @@ def group(problems: Iterable[Problem], *, env: str, dagster_url: str | None) -> 
 
 
 def _single(owner: str, subject: str, problems: Sequence[Problem], env: str, dagster_url: str | None) -> Alert:
-    waits = ", is tried again by itself" if all(problem.again for problem in problems) else ""
+    waits = ", is tried again by itself" if _waits(problems) else ""
     lines = [
         _act(problems),
         *_reasons(problems, subject),
@@ -76,7 +90,7 @@ def _single(owner: str, subject: str, problems: Sequence[Problem], env: str, dag
 
 def _summary(owner: str, subjects: dict[str, list[Problem]], env: str, dagster_url: str | None) -> Alert:
     everything = [problem for problems in subjects.values() for problem in problems]
-    need = "failed and are tried again by themselves" if all(each.again for each in everything) else "need you"
+    need = "failed and are tried again by themselves" if _waits(everything) else "need you"
     lines = [_act(everything), *_reasons(everything, None), "Which:"]
     for subject, problems in sorted(subjects.items())[:SUBJECTS_SHOWN]:
         lines.append(f"- {subject}: {_what(problems)}")
@@ -86,12 +100,31 @@ def _summary(owner: str, subjects: dict[str, list[Problem]], env: str, dagster_u
     return Alert(owner, f"[{env}] {len(subjects)} datasets and jobs {need}", "\n".join(lines))
 
 
+def _waits(problems: Sequence[Problem]) -> bool:
+    return all(problem.again is not None for problem in problems)
+
+
 def _act(problems: Sequence[Problem]) -> str:
     """Whether a person has to do something now, and what it means if nobody does."""
-    mine = [problem for problem in problems if not problem.again]
-    if not mine:
-        return "Act now: no. " + " ".join(dict.fromkeys(f"{problem.again}." for problem in problems))
-    return "Act now: yes. " + " ".join(dict.fromkeys(problem.effect for problem in mine))
+    effects = " ".join(dict.fromkeys(problem.effect for problem in problems if problem.again is None))
+    promises = " ".join(_promises([problem.again for problem in problems if problem.again is not None]))
+    if effects and promises:
+        return f"Act now: yes, where it says What to do. {effects} The others: {promises}"
+    return f"Act now: yes. {effects}" if effects else f"Act now: no. {promises}"
+
+
+def _promises(found: Sequence[Again]) -> Iterator[str]:
+    """A sentence a schedule, whatever the number of days it makes again: the oldest is given up first."""
+    lasts: dict[Again, set[str]] = defaultdict(set)
+    for again in found:
+        lasts[replace(again, last="")].add(again.last)
+    for again, ends in lasts.items():
+        oldest = " the oldest day" if len(ends) > 1 else ""
+        last = f",{oldest} for the last time on {min(ends)}" if min(ends) else ""
+        yield (
+            f"{again.who} tries {again.what} again {again.when}{last}. If that is off (see Dagster, Automation), do "
+            f"now what stands below. {again.meanwhile}"
+        )
 
 
 def _what(problems: Sequence[Problem]) -> str:
@@ -128,9 +161,7 @@ def _reasons(problems: Sequence[Problem], subject: str | None) -> list[str]:
     for (reason, next_step), found in ordered[:REASONS_SHOWN]:
         among = "" if len(ordered) == 1 else f" ({_days(found)})" if subject else f" ({len(found)} of {len(problems)})"
         lines.append(f"Why{among}: {reason}")
-        lines.append(
-            f"{'If it fails again' if all(each.again for each in found) else 'What to do'}: {_sentence(next_step)}"
-        )
+        lines.append(f"{'If it fails again' if _waits(found) else 'What to do'}: {_sentence(next_step)}")
         lines += _again(subject, found)
     if len(ordered) > REASONS_SHOWN:
         lines.append(f"There are {len(ordered) - REASONS_SHOWN} more reasons; the runs tell them.")
@@ -144,19 +175,35 @@ def _sentence(text: str) -> str:
 
 
 def _again(subject: str | None, problems: Sequence[Problem]) -> list[str]:
-    """The command that makes the days of a dataset again; a subject without days is made otherwise."""
+    """The command that makes the days of a dataset again; a subject without days is made otherwise.
+
+    A command for each stretch of days without gaps: one over all would also make days that failed for another reason.
+    """
     days = sorted({problem.partition for problem in problems if problem.partition is not None})
     subjects = {problem.subject for problem in problems}
     told = any(COMMAND in problem.next_step for problem in problems)
     if told or not days or any(each.count("/") != 1 for each in subjects):
         return []
     again = "it" if len(days) == 1 and subject else "them"
-    safe = (
-        "" if len(days) == 1 or _is_range(days[0], days[-1], len(days)) else " (the days between are made again, too)"
-    )
     key = subject or "DATASET"
     each = "" if subject else ", each by its name below for DATASET"
-    return [f"Then make {again} again{each}: {COMMAND} {key} --from {days[0]} --to {days[-1]}{safe}"]
+    stretches, between = _stretches(days), ""
+    if len(stretches) > REASONS_SHOWN:
+        stretches = [(days[0], days[-1])]
+        between = " (the days between are made again, too, which is safe; put right first what else is named here)"
+    commands = "; ".join(f"{COMMAND} {key} --from {first} --to {last}" for first, last in stretches)
+    return [f"Then make {again} again{each}: {commands}{between}"]
+
+
+def _stretches(days: Sequence[str]) -> list[tuple[str, str]]:
+    """Sorted days as stretches without gaps, by their ends."""
+    stretches: list[tuple[str, str]] = []
+    for day in days:
+        if stretches and _is_range(stretches[-1][1], day, 2):
+            stretches[-1] = (stretches[-1][0], day)
+        else:
+            stretches.append((day, day))
+    return stretches
 
 
 def _where(problems: Sequence[Problem], dagster_url: str | None) -> list[str]:

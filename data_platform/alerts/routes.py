@@ -20,7 +20,10 @@ class Route(BaseModel):
     email: tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")], ...] = ()
 
 
-EXAMPLE = 'for example {"team:market-data": {"slack": "https://..."}, "*": {"email": ["data@example.com"]}}'
+EXAMPLE = (
+    "an owner has the channels slack and email, for example "
+    '{"team:market-data": {"slack": "https://..."}, "*": {"email": ["data@example.com"]}}'
+)
 _ROUTES = TypeAdapter(dict[str, Route])
 
 

@@ -32,6 +32,11 @@ SEVERITY = {Weight.ERROR: dg.AssetCheckSeverity.ERROR, Weight.WARNING: dg.AssetC
 class BoundaryError(PlatformError):
     """A layer does not hold what the one before it holds; the partition's later layers were not made."""
 
+    @classmethod
+    def of(cls, breach: Finding) -> "BoundaryError":
+        """The error that a boundary check's finding ends the day with."""
+        return cls(breach.sentence, hint=f"{breach.step.rstrip('.')}. The day's later layers are not made until then")
+
 
 def check_specs(dataset: Dataset) -> list[dg.AssetCheckSpec]:
     """Reconciliation at every layer of a dataset, and the catalogue's rules on its ClickHouse table."""
@@ -84,10 +89,7 @@ class StageChecks:
             if finding.check == BOUNDARY[stage] and not finding.passed:
                 breach = finding
         if breach is not None:
-            raise BoundaryError(
-                breach.sentence,
-                hint=f"{breach.step.rstrip('.')}. The day's later layers are not made until then",
-            )
+            raise BoundaryError.of(breach)
 
     def _wants(self, stage: Stage, name: str) -> bool:
         return dg.AssetCheckKey(stage_key(stage, self.dataset), name) in self.selected

@@ -28,6 +28,7 @@ from data_platform.assets.outcomes import (
     tell_run_retries,
     worst,
 )
+from data_platform.assets.repair import Repair
 from data_platform.assets.stages import StageResult, StageRunner
 from data_platform.catalog.models import Dataset
 from data_platform.resources.settings import SettingsResource
@@ -70,13 +71,19 @@ class _Failures:
             return
         fault = worst([each.fault for each in failed.values()])
         tell_run_retries(context.instance, context.run.run_id, fault)
-        day, first = next(iter(failed.items()))
         raise dg.Failure(
-            f"{dataset.key}: {len(failed)} of {days} partitions failed; {day}: {first.reason}\n  -> {first.next_step}",
+            failure_of(dataset, failed, days),
             metadata={day: dg.MetadataValue.text(each.reason) for day, each in list(failed.items())[:50]},
             # Finished days are left alone by a retry; a permanent failure among the others would only fail again.
             allow_retries=fault in RETRIED,
         )
+
+
+def failure_of(dataset: Dataset, failed: Mapping[str, DayOutcome], days: int) -> str:
+    """What a run ends with in which some of its `days` failed: the first of them, and where the others are told."""
+    day, first = next(iter(failed.items()))
+    others = "" if len(failed) == 1 else " (each day's own reason: Dagster, Catalog, its layers, tab Events)"
+    return f"{dataset.key}: {len(failed)} of {days} days failed; {day}: {first.reason}{others}\n  -> {first.next_step}"
 
 
 def stage_spec(stage: Stage, dataset: Dataset) -> dg.AssetSpec:
@@ -102,8 +109,8 @@ def _what(stage: Stage, dataset: Dataset) -> str:
     return WHAT[stage].format(key=dataset.key, table=f"{dataset.domain}.{dataset.name}")
 
 
-def dataset_assets(dataset: Dataset) -> dg.AssetsDefinition:
-    """All layers of a dataset as one operation; any subset of them can be run."""
+def dataset_assets(dataset: Dataset, repair: Repair) -> dg.AssetsDefinition:
+    """All layers of a dataset as one operation; any subset of them can be run. `repair` tries again what may pass."""
     partitions = partitions_of(dataset)
     op_name = f"{dataset.domain}__{dataset.name}"
 
@@ -128,7 +135,7 @@ def dataset_assets(dataset: Dataset) -> dg.AssetsDefinition:
             days = [day for day in context.partition_keys if config.only is None or day in config.only]
         _tag_run(context, dataset)
         with retried_only_if_it_may_pass(context):
-            _run_days(context, platform, dataset, selected, days, partitioned=partitions is not None)
+            _run_days(context, platform, dataset, repair, selected, days, partitioned=partitions is not None)
         yield from ()
 
     return run_dataset
@@ -145,6 +152,7 @@ def _run_days(
     context: dg.AssetExecutionContext,
     platform: SettingsResource,
     dataset: Dataset,
+    repair: Repair,
     stages: Sequence[Stage],
     days: Sequence[str],
     *,
@@ -171,7 +179,7 @@ def _run_days(
             for steps in portions:
                 with stored_together(context.instance):
                     for step in steps:
-                        _tell(context, dataset, step, failures, partitioned=partitioned)
+                        _tell(context, dataset, repair, step, failures, partitioned=partitioned)
     finally:
         runner.close()
     failures.raise_if_any(context, dataset, len(days))
@@ -180,6 +188,7 @@ def _run_days(
 def _tell(
     context: dg.AssetExecutionContext,
     dataset: Dataset,
+    repair: Repair,
     step: Told[LoggedEvent] | DayDone,
     failures: _Failures,
     *,
@@ -192,7 +201,7 @@ def _tell(
     elif step.error is not None:  # a day that is made tells so itself, by its events
         failures.outcomes[step.day] = outcome = outcome_of(step.error)
         key = stage_key(step.stage, dataset)
-        context.log_event(outcome.observation(key, step.day if partitioned else None))
+        context.log_event(outcome.observation(key, step.day if partitioned else None, repair))
         if outcome.outcome is Outcome.HELD_BACK:
             context.log.warning("%s of %s is held back: %s", dataset.key, step.day, outcome.reason)
         else:

@@ -8,11 +8,13 @@ import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
 import dagster as dg
 
+from data_platform.assets.repair import Repair
 from data_platform.clients.classify import classify
 from data_platform.errors import Fault, PlatformError
 from data_platform.unload.datasets import NotReadyError
@@ -26,6 +28,10 @@ RETRIED = frozenset({Fault.TRANSIENT, Fault.THROTTLED})
 # What an op repeats by itself: what may pass and did not within the retries where it happened. About 5 and 10 s: a
 # failover of a minute is the run-retries daemon's, a longer outage the repairing schedule's.
 OP_RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+# Names of an observation's metadata: what a person does, now or only where another attempt fails, too.
+NEXT, IF_AGAIN = "next_step", "if_it_fails_again"
+MAKE_AGAIN = "data-platform backfill"
 
 Finished = tuple[dg.AssetKey, str]
 
@@ -46,17 +52,21 @@ class DayOutcome:
     reason: str
     next_step: str
 
-    @property
-    def tried_again(self) -> str:
+    def tried_again(self, repair: Repair, partition: str | None, now: datetime) -> str:
         """Who makes the day again without a person."""
         if self.outcome is Outcome.HELD_BACK:
-            return "every half hour by the sensor source_changes, while the day is one of DATA_PLATFORM_LOOKBACK_DAYS"
-        if self.fault in RETRIED:
-            return "by its daily schedule, while the day is one of the last DATA_PLATFORM_LOOKBACK_DAYS"
-        return "not by itself"
+            return repair.told_held_back(partition, now)
+        return repair.told(partition, now) if self.fault in RETRIED else "not by itself"
 
-    def observation(self, key: dg.AssetKey, partition: str | None) -> dg.AssetObservation:
-        """The event that keeps it beside the partition."""
+    def observation(
+        self, key: dg.AssetKey, partition: str | None, repair: Repair, now: datetime | None = None
+    ) -> dg.AssetObservation:
+        """The event that keeps it beside the partition, as it is `now`."""
+        now = now or datetime.now(UTC)
+        repaired = repair.last_try(partition, now) is not None
+        held_back = self.outcome is Outcome.HELD_BACK
+        step = WAITS_FOR_A_PERSON if held_back and not repaired else self.next_step
+        waits = repaired and not held_back and self.fault in RETRIED
         return dg.AssetObservation(
             key,
             description=f"{self.outcome}: {self.reason}",
@@ -65,9 +75,9 @@ class DayOutcome:
                 "outcome": self.outcome.value,
                 "fault": self.fault.value,
                 "reason": self.reason,
-                "tried_again": self.tried_again,
-                "next_step": self.next_step,
-                **_make_again(key, partition),
+                "tried_again": self.tried_again(repair, partition, now),
+                IF_AGAIN if waits else NEXT: step,
+                **({} if MAKE_AGAIN in step else _make_again(key, partition)),
             },
         )
 
@@ -87,6 +97,10 @@ WAITS = (
     "Nothing: it is asked every half hour and made once its source is complete. Too long? Ask the source's owner; the "
     "condition is source.ready in the dataset's catalogue file."
 )
+WAITS_FOR_A_PERSON = (
+    "Ask the source's owner whether the day is complete there; the condition is source.ready in the dataset's "
+    "catalogue file. Once it is, make the day again."
+)
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -94,7 +108,7 @@ def _make_again(key: dg.AssetKey, partition: str | None) -> dict[str, str]:
     """The command for a day of a dataset, for who stands in front of it."""
     if len(key.path) != 3 or partition is None:
         return {}
-    return {"make_again": f"data-platform backfill {'/'.join(key.path[1:])} --from {partition} --to {partition}"}
+    return {"make_again": f"{MAKE_AGAIN} {'/'.join(key.path[1:])} --from {partition} --to {partition}"}
 
 
 def outcome_of(error: BaseException) -> DayOutcome:
@@ -124,7 +138,8 @@ def read_outcome(observation: dg.AssetObservation) -> DayOutcome | None:
     """The outcome in an observation; None for an observation of another kind."""
     texts = {name: str(value.value) for name, value in observation.metadata.items() if hasattr(value, "value")}
     try:
-        return DayOutcome(Outcome(texts["outcome"]), Fault(texts["fault"]), texts["reason"], texts["next_step"])
+        step = texts[IF_AGAIN] if IF_AGAIN in texts else texts[NEXT]
+        return DayOutcome(Outcome(texts["outcome"]), Fault(texts["fault"]), texts["reason"], step)
     except (KeyError, ValueError):
         return None
 

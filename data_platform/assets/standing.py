@@ -18,6 +18,7 @@ from data_platform.quality.finding import Finding
 from data_platform.quality.standing import (
     LATEST,
     NONE_FAILED,
+    Left,
     expected_days,
     judge_failed,
     judge_latest,
@@ -25,6 +26,8 @@ from data_platform.quality.standing import (
 )
 from data_platform.resources.settings import SettingsResource
 
+RUN_ENDED = "its run's process ended before it could say why"
+RUN_ENDED_STEP = "See the end of the run's log where that happens again: too little memory, or a machine that went away"
 NO_DEAD_LETTERS = "no_dead_letters"
 DESCRIPTIONS = {
     LATEST: "The newest day that is due by the dataset's freshness is in ClickHouse, whatever was backfilled since.",
@@ -97,27 +100,25 @@ def _of_domain(domain: str, datasets: Sequence[Dataset]) -> dg.AssetChecksDefini
     return ask
 
 
-def failed_partitions(instance: dg.DagsterInstance, dataset: Dataset) -> dict[str, tuple[str, str]]:
-    """The layer and the reason of every partition left failed, by day (of a snapshot: none, it has no partitions)."""
+def failed_partitions(instance: dg.DagsterInstance, dataset: Dataset) -> dict[str, Left]:
+    """What is known of every partition left failed, by day (of a snapshot: none, it has no partitions)."""
     partitions = partitions_of(dataset)
     if partitions is None:
         return {}
-    failed: dict[str, tuple[str, str]] = {}
+    failed: dict[str, Left] = {}
     days = partitions.get_partition_keys()
     for stage in reversed(stages_of(dataset)):
         key = stage_key(stage, dataset)
         found = instance.get_status_by_partition(key, days, partitions) or {}
         for day, status in found.items():
             if status is not None and status.value == "FAILED":
-                failed[day] = (stage.value, "its run ended without saying why; the run's log has it.")
+                failed[day] = Left(stage.value, RUN_ENDED, RUN_ENDED_STEP)
     for stage in stages_of(dataset) if failed else ():
         _add_reasons(instance, stage_key(stage, dataset), stage, failed)
     return failed
 
 
-def _add_reasons(
-    instance: dg.DagsterInstance, key: dg.AssetKey, stage: Stage, failed: dict[str, tuple[str, str]]
-) -> None:
+def _add_reasons(instance: dg.DagsterInstance, key: dg.AssetKey, stage: Stage, failed: dict[str, Left]) -> None:
     """Put in what was written down; the newest observation of a partition comes first."""
     told: set[str] = set()
     filters = dg.AssetRecordsFilter(asset_key=key, asset_partitions=sorted(failed)[-50:])
@@ -126,9 +127,9 @@ def _add_reasons(
         if event is None or event.partition is None or event.partition in told:
             continue
         outcome = read_outcome(event)
-        if outcome is not None and failed[event.partition][0] == stage.value:
+        if outcome is not None and failed[event.partition].layer == stage.value:
             told.add(event.partition)
-            failed[event.partition] = (stage.value, outcome.reason)
+            failed[event.partition] = Left(stage.value, outcome.reason, outcome.next_step)
 
 
 def _result(key: dg.AssetKey, finding: Finding) -> dg.AssetCheckResult:

@@ -5,7 +5,7 @@ table has no operation of its own.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import dagster as dg
@@ -22,16 +22,14 @@ from data_platform.statistics.errors import Level, ProcessingError
 from data_platform.statistics.outcome import PYTHON_LEVELS, Outcome
 from data_platform.statistics.source import FileVersion, find, parse_url
 
+if TYPE_CHECKING:
+    from data_platform.statistics.compare import Orphans
+
 GROUP = "user_statistics"
 FILES_KEY = dg.AssetKey([GROUP, "files"])
 TABLE_KEY = dg.AssetKey([GROUP, "user_statistics"])
 FILES = dg.DynamicPartitionsDefinition(name="user_statistics_files")
 CONSERVATION, TABLE_MATCHES_FILE = "conservation", "table_matches_file"
-TABLE_DIFFERS = "{wrong:,} of {rows:,} rows of {url} are not in the table as the file has them."
-APPLY_AGAIN = (
-    "Where a newer file (data-platform statistics history) or somebody else changed these rows since, do nothing. "
-    "Otherwise compare again and apply what differs: data-platform statistics apply {url}"
-)
 OWNERS = ["team:data-platform"]
 # Dagster refuses control characters in partition keys, S3 takes them in keys.
 _KEPT = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
@@ -117,11 +115,11 @@ def user_statistics_assets(options: UserStatistics) -> list[Any]:
             engine.dispose()
         if outcome.status == "REFUSED":
             raise dg.Failure(
-                f"nothing of {outcome.file.url} was applied: {outcome.reason}",
+                refusal_of(outcome),
                 metadata=_metadata(outcome),
                 allow_retries=False,
             )
-        yield dg.MaterializeResult(metadata=_metadata(outcome), check_results=_checks(outcome))
+        yield dg.MaterializeResult(metadata=_metadata(outcome), check_results=checks_of(outcome))
 
     return [table, files]
 
@@ -139,22 +137,56 @@ def user_statistics_checks() -> list[dg.AssetChecksDefinition]:
                 found = orphans(connection)
         finally:
             engine.dispose()
-        return dg.AssetCheckResult(
-            passed=found.enforced and not found.rows,
-            metadata={"rows_without_user": found.rows, "constraint_enforced": found.enforced},
-        )
+        return foreign_keys_result(found)
 
     return [foreign_keys]
 
 
-def _checks(outcome: Outcome) -> Sequence[dg.AssetCheckResult]:
-    url, wrong = outcome.file.url, outcome.inconsistencies or 0
+def foreign_keys_result(found: "Orphans") -> dg.AssetCheckResult:
+    """The answer of the check on the table as a whole."""
+    breach = step = ""
+    if found.rows:
+        breach = f"{found.rows:,} rows of user_statistics belong to no user: their user_id is not in the table users."
+        step = (
+            "See them: SELECT s.* FROM user_statistics AS s LEFT JOIN users AS u USING (user_id) WHERE u.user_id IS "
+            "NULL. Where users were deleted by mistake, restore them; else delete these rows."
+        )
+    if not found.enforced:
+        breach = f"{breach} PostgreSQL does not enforce the foreign key from user_statistics to users.".strip()
+        key = "ALTER TABLE user_statistics ADD FOREIGN KEY (user_id) REFERENCES users (user_id)"
+        step = f"{step} {'Then m' if step else 'M'}ake the foreign key again in PostgreSQL: {key}".strip()
+    return dg.AssetCheckResult(
+        passed=not breach,
+        description=f"{breach} {step}" if breach else None,
+        metadata={
+            "rows_without_user": found.rows,
+            "constraint_enforced": found.enforced,
+            **({NEXT_STEP: step} if breach else {}),
+        },
+    )
+
+
+def refusal_of(outcome: Outcome) -> str:
+    """Why nothing of a file was applied, and what to do."""
+    return (
+        f"nothing of {outcome.file.url} was applied: {outcome.reason}\n  -> see each rejected row with its line and "
+        f"reason: data-platform statistics audit {outcome.file.url}. Correct the file and drop it again"
+    )
+
+
+def checks_of(outcome: Outcome) -> Sequence[dg.AssetCheckResult]:
+    """The checks on one file, answered by its run."""
+    url = outcome.file.url
+    lost = (
+        ""
+        if outcome.conserved
+        else f"{url} has {outcome.records:,} records: {outcome.applied:,} were applied, {outcome.rejected:,} rejected, "
+        f"{outcome.withheld:,} withheld; together {outcome.applied + outcome.rejected + outcome.withheld:,}."
+    )
     return [
-        user_statistics_check(
+        _check(
             CONSERVATION,
-            ""
-            if outcome.conserved
-            else f"{url} has {outcome.records:,} records; those applied, rejected and withheld are not as many.",
+            lost,
             "This is a mistake in the platform: give this run's link to the team that runs it, with the output of "
             f"data-platform statistics audit {url}",
             records=outcome.records,
@@ -162,17 +194,17 @@ def _checks(outcome: Outcome) -> Sequence[dg.AssetCheckResult]:
             rejected=outcome.rejected,
             withheld=outcome.withheld,
         ),
-        user_statistics_check(
+        _check(
             TABLE_MATCHES_FILE,
-            TABLE_DIFFERS.format(wrong=wrong, rows=outcome.applied, url=url) if wrong else "",
-            APPLY_AGAIN.format(url=url),
+            outcome.breach,
+            outcome.breach_step,
             rows_compared=outcome.applied,
-            inconsistencies=wrong,
+            inconsistencies=outcome.inconsistencies or 0,
         ),
     ]
 
 
-def user_statistics_check(name: str, breach: str, step: str, **measured: int) -> dg.AssetCheckResult:
+def _check(name: str, breach: str, step: str, **measured: int) -> dg.AssetCheckResult:
     """A check; `breach` says what is wrong, empty where it passed."""
     return dg.AssetCheckResult(
         check_name=name,

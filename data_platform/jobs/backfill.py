@@ -245,6 +245,6 @@ def _reason(result: dg.ExecuteInProcessResult) -> str:
 def require_success(result: BackfillResult) -> None:
     """Raise PlatformError with the run's reason when it failed."""
     if not result.success:
-        raise PlatformError(
-            result.reason or "the run failed", hint="the same command again takes up where this run ended"
-        )
+        reason, _, hint = (result.reason or "the run failed").partition("\n  -> ")
+        step = f"{hint.rstrip('.')}. Then give" if hint else "give"
+        raise PlatformError(reason, hint=f"{step} the same command again: it takes up where this run ended")

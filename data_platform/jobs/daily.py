@@ -13,12 +13,14 @@ import dagster as dg
 from data_platform.analytics.summaries import METRICS
 from data_platform.assets.keys import DATASET_TAG, partitions_of, stage_key, stages_of, summary_key
 from data_platform.assets.outcomes import stop_retries
+from data_platform.assets.repair import Repair
 from data_platform.assets.standing import dead_letter_keys, standing_keys
 from data_platform.catalog import Catalog
 from data_platform.catalog.models import Dataset
 
 DATASETS_HOUR = 1  # UTC: the day before is complete, and the summaries at 02:00 find it loaded
 SUMMARIES_HOUR = 2
+SUMMARIES = "summaries"
 STANDING_JOB = "standing_checks"
 # What define_asset_job and @schedule return: Dagster exports no name for the one, and types the other as a union.
 AssetJob = Any
@@ -43,6 +45,20 @@ def job_name_of(catalog: Catalog, dataset: Dataset) -> str:
         if dataset in datasets:
             return name
     raise KeyError(dataset.key)
+
+
+def schedule_name(job: str) -> str:
+    """Name of the schedule of the job called `job`."""
+    return f"{job}_schedule"
+
+
+def repairs(catalog: Catalog, lookback: int) -> dict[str, Repair]:
+    """By dataset key, the schedule that makes a failed day again; `lookback`: how many days back it looks."""
+    return {
+        dataset.key: Repair(schedule_name(name), DATASETS_HOUR, lookback)
+        for name, datasets in _groups(catalog).items()
+        for dataset in datasets
+    }
 
 
 def daily_names(catalog: Catalog) -> set[str]:
@@ -70,7 +86,7 @@ def daily_jobs(catalog: Catalog) -> list[DailyJob]:
     if catalog.services:
         keys = [summary_key(service, metric) for service in catalog.services.values() for metric in METRICS]
         job = dg.define_asset_job(
-            "summaries",
+            SUMMARIES,
             selection=dg.AssetSelection.assets(*keys),
             description="The product metrics of every service.",
             tags=RUN_TAGS,

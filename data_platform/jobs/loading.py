@@ -3,6 +3,7 @@
 Both do what the agent does, with its code; the agent and they may run at once.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ CATCH_UP = "load_catch_up"
 RECONCILIATION = "load_reconciliation"
 CATCH_UP_S = 1800.0
 WORKERS = 4
+SHOWN = 3  # files named in a message
 
 
 class CatchUp(dg.Config):
@@ -32,6 +34,27 @@ class Reconciliation(dg.Config):
     """The days to compare; yesterday without any."""
 
     days: list[str] = Field(default_factory=list)
+
+
+def still_waiting(domains: Sequence[str]) -> PlatformError:
+    """What a catch-up ends with that has had its time; the next one goes on."""
+    return PlatformError(
+        f"after {CATCH_UP_S / 60:.0f} minutes of loading, messages still wait in the load queues of "
+        f"{', '.join(domains)}",
+        hint="what was loaded stays, nothing is lost. Start a loader that goes on by itself: data-platform loader",
+    )
+
+
+def cannot_be_loaded(failed: Mapping[str, str]) -> PlatformError:
+    """What a reconciliation ends with; `failed` has the reason by object."""
+    shown = "; ".join(f"{key}: {reason}" for key, reason in list(failed.items())[:SHOWN])
+    more = f"; and {len(failed) - SHOWN} more, in the run's metadata under failed" if len(failed) > SHOWN else ""
+    what = "file on S3 that no event announced" if len(failed) == 1 else "files on S3 that no event announced"
+    return PlatformError(
+        f"{len(failed)} {what} cannot be loaded: {shown}{more}",
+        hint="make the day of each again: data-platform backfill DATASET --from DAY --to DAY, which stand in its "
+        "key as DATASET/ds=DAY; or delete a file that does not belong there",
+    )
 
 
 @dg.op(name="load_until_empty", tags={"kind": "clickhouse"})
@@ -55,10 +78,7 @@ def _catch_up(context: dg.OpExecutionContext, config: CatchUp, platform: Setting
         {"objects": tally.objects, "rows": tally.rows, "failed": tally.failed, "dead_letters": tally.dead_lettered}
     )
     if not empty:
-        raise PlatformError(
-            f"messages still wait in the queues after {CATCH_UP_S:.0f} s",
-            hint="what was loaded stays; the next catch-up goes on. Start the loader for good: data-platform loader",
-        )
+        raise still_waiting(config.domains)
 
 
 @dg.op(name="load_what_is_missing", tags={"kind": "clickhouse"})
@@ -90,11 +110,7 @@ def _reconcile(context: dg.OpExecutionContext, config: Reconciliation, platform:
     warehouse.client.close()
     context.add_output_metadata({"objects": objects, "rows": rows, "failed": dg.MetadataValue.json(failed)})
     if failed:
-        raise PlatformError(
-            f"{len(failed)} objects without an event cannot be loaded: {'; '.join(list(failed.values())[:3])}",
-            hint="make the days of these files again (data-platform backfill), or remove what does not belong there; "
-            "the run's metadata has all of them under failed",
-        )
+        raise cannot_be_loaded(failed)
 
 
 def catch_up_job() -> Any:

@@ -12,7 +12,7 @@ import dagster as dg
 
 from data_platform.catalog.models import Dataset
 from data_platform.errors import ConfigurationError
-from data_platform.jobs.daily import AssetJob, DailyJob, Schedule
+from data_platform.jobs.daily import AssetJob, DailyJob, Schedule, schedule_name
 from data_platform.jobs.lookback import last_days, needs_of, ranges_of
 from data_platform.settings import Settings, variable_of
 
@@ -35,7 +35,7 @@ class AllowList:
         A site that runs one domain by the clock does not want a sensor to start the others.
         """
         jobs = [entry.job for entry in entries]
-        return [job for job in jobs if self.allows(schedule_name(job))] or jobs
+        return [job for job in jobs if self.allows(schedule_name(job.name))] or jobs
 
     def schedule(self, name: str) -> dg.DefaultScheduleStatus:
         """The state a schedule begins with."""
@@ -55,11 +55,6 @@ class AllowList:
             )
 
 
-def schedule_name(job: AssetJob) -> str:
-    """Name of the schedule of a job."""
-    return f"{job.name}_schedule"
-
-
 def daily_schedules(jobs: Iterable[DailyJob], allowed: AllowList, *, lookback: int) -> list[Schedule]:
     """A schedule per daily job: datasets by day with lookback, the others as a whole."""
     return [
@@ -70,7 +65,7 @@ def daily_schedules(jobs: Iterable[DailyJob], allowed: AllowList, *, lookback: i
 
 def standing_schedule(job: AssetJob, allowed: AllowList) -> Schedule:
     """The hourly reconciliation of what should be there with what is."""
-    name = schedule_name(job)
+    name = schedule_name(job.name)
     return dg.ScheduleDefinition(
         name=name,
         job=job,
@@ -81,8 +76,17 @@ def standing_schedule(job: AssetJob, allowed: AllowList) -> Schedule:
     )
 
 
+def nothing_needed(datasets: Sequence[Dataset], lookback: int) -> str:
+    """Why a tick started nothing."""
+    keys = ", ".join(dataset.key for dataset in datasets)
+    return (
+        f"the last {lookback} days of {keys} need nothing: each is made, being made, or failed for good and waits for "
+        "a person (see the check no_partition_left_failed)"
+    )
+
+
 def _plain_schedule(entry: DailyJob, allowed: AllowList) -> Schedule:
-    name = schedule_name(entry.job)
+    name = schedule_name(entry.job.name)
     return dg.ScheduleDefinition(
         name=name,
         job=entry.job,
@@ -93,7 +97,7 @@ def _plain_schedule(entry: DailyJob, allowed: AllowList) -> Schedule:
 
 
 def _lookback_schedule(entry: DailyJob, allowed: AllowList, *, lookback: int) -> Schedule:
-    name = schedule_name(entry.job)
+    name = schedule_name(entry.job.name)
     datasets: Sequence[Dataset] = entry.datasets
 
     @dg.schedule(
@@ -112,7 +116,7 @@ def _lookback_schedule(entry: DailyJob, allowed: AllowList, *, lookback: int) ->
             for need in needs_of(context.instance, dataset, last_days(dataset, now, lookback))
         ]
         if not needs:
-            return dg.SkipReason(f"the last {lookback} days of {', '.join(d.key for d in datasets)} need nothing")
+            return dg.SkipReason(nothing_needed(datasets, lookback))
         return [each.request(name, now.isoformat()) for each in ranges_of(needs)]
 
     return tick

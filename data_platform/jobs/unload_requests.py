@@ -43,7 +43,16 @@ def run_unload_request(context: dg.OpExecutionContext, config: RequestConfig, pl
         workers.stop(GRACE_S)
         ledger.dispose()
     if request.status.value == "FAILED":
-        raise dg.Failure(f"{request.error_code}: {request.error_message}", allow_retries=False)
+        raise dg.Failure(failure_of(request), allow_retries=False)
+
+
+def failure_of(request: "UnloadRequest") -> str:
+    """Why a request FAILED, and what its caller does."""
+    return (
+        f"the unload request {request.request_id} of {request.caller} FAILED: {request.error_message} "
+        f"[{request.error_code}]\n  -> its caller sees the same; once the cause is put right: "
+        f"data-platform unload retry {request.request_id}"
+    )
 
 
 def _to_its_end(context: dg.OpExecutionContext, workers: "Workers", request_id: str) -> "UnloadRequest":
@@ -56,7 +65,8 @@ def _to_its_end(context: dg.OpExecutionContext, workers: "Workers", request_id: 
             context.log.info("attempt %d of %s has ended", claim.attempt, request_id)
         request = workers.find(request_id)
         if request is None:
-            raise dg.Failure(f"there is no request {request_id}", allow_retries=False)
+            hint = "the ledger forgets old requests; there is nothing to do"
+            raise dg.Failure(f"there is no unload request {request_id}\n  -> {hint}", allow_retries=False)
         if request.status.value != told:
             told = request.status.value
             context.log.info("%s is %s", request_id, told)

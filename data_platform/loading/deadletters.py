@@ -43,7 +43,7 @@ class DeadLetter:
     @property
     def next_step(self) -> str:
         """What a person does about it."""
-        return CODES[Code(self.code)].next_step if self.code in set(Code) else "manual review"
+        return CODES[Code(self.code) if self.code in set(Code) else Code.EVENT_SCHEMA].next_step
 
 
 @dataclass(frozen=True)

@@ -34,15 +34,26 @@ class CodeFacts:
     next_step: str
 
 
+# What each step means in commands; a dead letter's list names ID and DOMAIN beside it.
+REPLAY = "data-platform dlq replay --id ID"
+DROP = "data-platform dlq drop --id ID"
+REVIEW = f"see it with data-platform dlq show ID; correct who sent it, or let it go with {DROP}"
+MAKE = f"make its day again (data-platform backfill), or delete a file that nobody needs; then {DROP}"
+CORRECT = f"at its source, or the catalogue's columns; then data-platform backfill of its day, and {DROP}"
+BACK = f"once data-platform doctor says that all is up, {REPLAY}"
+MORE = f"memory_mb of the domain in catalog/domains.yaml, or a larger ClickHouse; then {REPLAY}"
+ALLOW = f"the reason names what may not be read or written; allow it, then {REPLAY}"
+GONE = f"somebody deleted it before it was loaded; data-platform backfill of its day if it is needed, then {DROP}"
+
 CODES: dict[Code, CodeFacts] = {
-    Code.EVENT_SCHEMA: CodeFacts("invalid event schema", Fault.PERMANENT, 1, (), "manual review"),
-    Code.FORMAT: CodeFacts("unsupported file format", Fault.PERMANENT, 1, (), "reprocess the file"),
-    Code.PARSE: CodeFacts("parse failure", Fault.PERMANENT, 1, (), "correct the data"),
-    Code.TIMEOUT: CodeFacts("connection timeout", Fault.TRANSIENT, 3, (2, 4, 8), "automatic"),
-    Code.DATABASE: CodeFacts("database unavailable", Fault.TRANSIENT, 3, (2, 4, 8), "service recovery"),
-    Code.MEMORY: CodeFacts("memory exhaustion", Fault.TRANSIENT, 2, (5, 10), "scale resources"),
-    Code.PERMISSION: CodeFacts("permission denied", Fault.PERMANENT, 1, (), "fix the policy, replay"),
-    Code.GONE: CodeFacts("the object is gone", Fault.PERMANENT, 1, (), "none, or re-create it"),
+    Code.EVENT_SCHEMA: CodeFacts("invalid event schema", Fault.PERMANENT, 1, (), f"manual review: {REVIEW}"),
+    Code.FORMAT: CodeFacts("unsupported file format", Fault.PERMANENT, 1, (), f"reprocess the file: {MAKE}"),
+    Code.PARSE: CodeFacts("parse failure", Fault.PERMANENT, 1, (), f"correct the data: {CORRECT}"),
+    Code.TIMEOUT: CodeFacts("connection timeout", Fault.TRANSIENT, 3, (2, 4, 8), f"automatic: {BACK}"),
+    Code.DATABASE: CodeFacts("database unavailable", Fault.TRANSIENT, 3, (2, 4, 8), f"service recovery: {BACK}"),
+    Code.MEMORY: CodeFacts("memory exhaustion", Fault.TRANSIENT, 2, (5, 10), f"scale resources: {MORE}"),
+    Code.PERMISSION: CodeFacts("permission denied", Fault.PERMANENT, 1, (), f"fix the policy, replay: {ALLOW}"),
+    Code.GONE: CodeFacts("the object is gone", Fault.PERMANENT, 1, (), f"none, or re-create it: {GONE}"),
 }
 
 

@@ -37,16 +37,30 @@ class Alarm:
 
 
 ALARMS = (
-    Alarm("LoadLatencyHigh", "ProcessingLatency", 600, 3, 2, 300, "P1", "object to row takes more than 10 minutes"),
-    Alarm("LoadErrorRateHigh", "ErrorRate", 5, 3, 3, 300, "P0", "more than 5 % of the objects fail"),
+    Alarm(
+        *("LoadLatencyHigh", "ProcessingLatency", 600, 3, 2, 300, "P1"),
+        sentence="files take more than 10 minutes from S3 into ClickHouse; rows come late, none is lost. Which "
+        "domain waits, and for what: data-platform loader status. Is ClickHouse slow or away: data-platform doctor. "
+        "Else start another loader: data-platform loader",
+    ),
+    Alarm(
+        *("LoadErrorRateHigh", "ErrorRate", 5, 3, 3, 300, "P0"),
+        sentence="more than 5 % of a domain's files fail, or the domain is parked; its rows are missing in "
+        "ClickHouse. The reasons: data-platform loader status (a parked domain names the right or table it lacks) "
+        "and data-platform dlq list. Put it right, then data-platform loader resume DOMAIN and data-platform dlq "
+        "replay --domain DOMAIN",
+    ),
     Alarm(
         *("LoadQueueDepthHigh", "ApproximateNumberOfMessagesVisible", 100, 3, 2, 300, "P1"),
-        sentence="more than 100 messages wait in a load queue",
+        sentence="more than 100 files wait in a load queue; rows come late, none is lost. Does a loader receive them: "
+        "data-platform loader status. If none does, start one: data-platform loader. If one does, start another",
         of_dlq=False,
     ),
     Alarm(
         *("LoadDLQMessages", "ApproximateNumberOfMessagesVisible", 0, 1, 1, 60, "P0"),
-        sentence="a dead letter waits: data-platform dlq list",
+        sentence="a file was given up and is not tried any more; its rows are missing in ClickHouse. 1. Each with its "
+        "reason and what to do: data-platform dlq list. 2. Remove the cause. 3. Have it loaded: data-platform dlq "
+        "replay --domain DOMAIN",
         of_dlq=True,
     ),
 )

@@ -22,7 +22,9 @@ def metrics_alarm_requests(settings: Settings) -> Iterator[dict[str, Any]]:
     actions = [settings.alarm_topic] if settings.alarm_topic else []
     yield {
         "AlarmName": f"{settings.env}-MetricsExecutionsFailed",
-        "AlarmDescription": "P1: a summary table was not computed; readers still see the one before",
+        "AlarmDescription": "P1: a product metric's table was not computed; readers still see the one before. Why: "
+        "Dagster, Runs, the newest failed run of the job summaries. The next try is the schedule's, at 02:00 UTC; "
+        "now: data-platform metrics rebuild",
         "ActionsEnabled": True,
         "AlarmActions": actions,
         "OKActions": actions,

@@ -17,6 +17,26 @@ AGE, VISIBLE = "ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisi
 OLDEST_DROP_S = 1800
 # A log waits for at most one tick (5 min) and a run over its days, once more where that run failed.
 OLDEST_LOG_S = 4 * 3600
+DROP_STUCK = (
+    "P1: a CSV drop waits for more than 30 minutes and is not in the table user_statistics. Is the sensor "
+    "user_statistics_drops on (Dagster, Automation), what does its newest tick say, what do the runs of the job "
+    "user_statistics say? By hand: data-platform statistics apply S3_URL"
+)
+DROP_GIVEN_UP = (
+    "P0: a CSV drop was given up: its runs failed three times, or it names no file. Which and why: data-platform "
+    "statistics history --status FAILED, then data-platform statistics audit FILE. Correct the cause, then "
+    "data-platform statistics apply S3_URL, and delete the message from the queue {queue}"
+)
+LOG_STUCK = (
+    "P1: OpenTelemetry logs that came late wait for more than 4 hours; the product metrics lack their events. Is the "
+    "sensor event_logs on (Dagster, Automation), and do the runs it starts succeed (Runs, tag data_platform/logs)? By "
+    "hand: data-platform metrics rebuild"
+)
+LOG_GIVEN_UP = (
+    "P1: the days of OpenTelemetry logs that came late could not be made in three runs; the product metrics lack their "
+    "events. Why: Dagster, Runs, tag data_platform/logs. Correct the cause, then data-platform metrics rebuild, and "
+    "purge the queue {queue}: its messages are not needed any more"
+)
 
 
 def provision_queue_alarms(
@@ -30,19 +50,15 @@ def queue_alarm_requests(settings: Settings, catalog: Catalog) -> Iterator[dict[
     """The PutMetricAlarm requests."""
     drops = statistics_route(settings)
     watched = [
-        ("StatisticsDropsStuck", drops.queue, AGE, OLDEST_DROP_S,
-         "P1: a CSV drop waits for more than 30 minutes: does the sensor user_statistics_drops run?"),
-        ("StatisticsDLQMessages", drops.dlq, VISIBLE, 0,
-         "P0: a CSV drop was given up: data-platform statistics audit FILE"),
-    ]  # fmt: skip
+        ("StatisticsDropsStuck", drops.queue, AGE, OLDEST_DROP_S, DROP_STUCK),
+        ("StatisticsDLQMessages", drops.dlq, VISIBLE, 0, DROP_GIVEN_UP.format(queue=drops.dlq)),
+    ]
     if log_prefixes(catalog):
         logs = event_logs_route(settings, catalog)
         watched += [
-            ("EventLogsStuck", logs.queue, AGE, OLDEST_LOG_S,
-             "P1: a late log waits for more than 4 hours: does the sensor event_logs run, and do its runs succeed?"),
-            ("EventLogsDLQMessages", logs.dlq, VISIBLE, 0,
-             "P1: the days of a late log could not be made: mend their runs, then data-platform metrics rebuild"),
-        ]  # fmt: skip
+            ("EventLogsStuck", logs.queue, AGE, OLDEST_LOG_S, LOG_STUCK),
+            ("EventLogsDLQMessages", logs.dlq, VISIBLE, 0, LOG_GIVEN_UP.format(queue=logs.dlq)),
+        ]
     actions = [settings.alarm_topic] if settings.alarm_topic else []
     for name, queue, metric, threshold, sentence in watched:
         yield {

@@ -40,29 +40,40 @@ def unload_alarms(settings: Settings) -> tuple[UnloadAlarm, ...]:
     return (
         UnloadAlarm(
             *("UnloadFailed", "FailedRequests", "Sum", FAILED_IN_5_MINUTES, 1),
-            sentence="P1: more than 5 requests have FAILED within 5 minutes: data-platform unload list --status FAILED",
+            sentence="P1: more than 5 unload requests FAILED within 5 minutes; their callers have been told. One "
+            "cause for all? Dagster, Catalog, unload/requests, tab Events: each with its caller and error. Is "
+            "Redshift or S3 away: data-platform doctor",
             period_s=300,
             silence="notBreaching",
         ),
         UnloadAlarm(
             *("UnloadOldestRunning", "OldestRunning", "Maximum", longest + RUNNING_MARGIN_S, 5),
-            sentence="P0: a request runs for longer than a query may: does the reconciler run?",
+            sentence="P0: an unload request runs for longer than a query may: nobody decides about it. Start a "
+            "process of the API, its reconciler does within a minute: data-platform api. If one runs, its log says "
+            "what it waits for; data-platform doctor says whether Redshift answers",
         ),
         UnloadAlarm(
             *("UnloadOldestPending", "OldestPending", "Maximum", PENDING_S, 5),
-            sentence="P1: a request waits for more than 15 minutes: no worker is free",
+            sentence="P1: an unload request waits for more than 15 minutes: no worker is free. Start another "
+            "process of the API, or one with more workers: data-platform api --workers N. Nothing is lost",
         ),
         UnloadAlarm(
             *("UnloadOutboxAge", "OutboxAge", "Maximum", OUTBOX_S, 5),
-            sentence="P1: an event waits for more than 5 minutes: is the broker away?",
+            sentence="P1: an unload request's event has not been published for more than 5 minutes; who waits for "
+            "it on Kafka waits on, nothing is lost. Are the brokers up: data-platform doctor. If they are, restart "
+            "the API's process: data-platform api",
         ),
         UnloadAlarm(
             *("UnloadListenerLag", "ListenerLag", "Maximum", settings.kafka_lag_limit, 5),
-            sentence="P1: the listener is behind its topic",
+            sentence="P1: requests that came by Kafka wait to be read. Is a process of the API up (data-platform "
+            "api), and does its log say why the listener stands still? Requests older than the topic's retention "
+            "are lost",
         ),
         UnloadAlarm(
             *("UnloadDurationHigh", "UnloadDuration", "Maximum", longest / 2, 1),
-            sentence="P2: a request took more than half of the time a query may take",
+            sentence="P2: an unload request took more than half of the time a query may take; the next one may be "
+            "stopped. Which: Dagster, Catalog, unload/requests, tab Events. Is its statement slow, or Redshift's "
+            "queue full? Nothing to do at once",
             silence="notBreaching",
         ),
     )

@@ -4,7 +4,7 @@ Every number is read from the store it describes, never from Dagster: a material
 layer must keep the next one from being made.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -44,9 +44,14 @@ def check_unload(settings: Settings, s3: "S3Client", ledger: "Engine", dataset: 
     try:
         proven = proven_unload(settings, s3, ledger, dataset, ds)
     except PlatformError as error:
-        sentence = f"{dataset.key} {ds}: {error.message}."
-        return Finding(UNLOADED, False, sentence, step=f"Unload the day again: {make_again(dataset, ds)}")
+        return unload_broken(dataset, ds, error)
     return unload_proven(proven.result.rows, len(proven.result.files))
+
+
+def unload_broken(dataset: Dataset, ds: date, error: PlatformError) -> Finding:
+    """The finding for an unload whose proof failed."""
+    sentence = f"{dataset.key} {ds}: {error.message}."
+    return Finding(UNLOADED, False, sentence, step=f"Unload the day again, which is safe: {make_again(dataset, ds)}")
 
 
 def check_curated(
@@ -56,11 +61,24 @@ def check_curated(
 
     `ledger` is only called for a dataset from Redshift: no other has unloads.
     """
-    where = f"{dataset.key} {ds}"
-    step = f"Make its curated files again: {make_again(dataset, ds, stages='curated,clickhouse')}"
     stored = read_manifest(s3, settings.curated_bucket, dataset.domain, dataset.name, ds)
+    stale = None
+    if stored is not None and isinstance(dataset.source, RedshiftSource):
+        from data_platform.ledger import dataset_unloads
+
+        with ledger().connect() as connection:
+            newest = dataset_unloads.latest(connection, dataset.key, ds.isoformat(), status="DONE")
+        stale = made_from_another(stored, None if newest is None else (newest.attempt, newest.rows))
+    return judge_curated(dataset, ds, stored, stale)
+
+
+def judge_curated(dataset: Dataset, ds: date, stored: StoredManifest | None, stale: str | None) -> Finding:
+    """Whether the curated partition is whole; `stale` says why it is not made from the newest unload, if it is not."""
+    where = f"{dataset.key} {ds}"
+    step = f"Make its curated files again, which is safe: {make_again(dataset, ds, stages='curated,clickhouse')}"
     if stored is None:
-        return Finding(CURATED, False, f"{where} has no curated manifest.", step=step)
+        sentence = f"{where} has no curated files: the manifest that lists them is not in the curated bucket."
+        return Finding(CURATED, False, sentence, step=step)
     manifest = stored.manifest
     facts: dict[str, int | float | str] = {
         "source_rows": manifest.source.rows,
@@ -71,16 +89,13 @@ def check_curated(
     if manifest.rows != manifest.source.rows:
         sentence = f"{where}: its source has {manifest.source.rows:,} rows, its curated files have {manifest.rows:,}."
         return Finding(CURATED, False, sentence, step=f"{step}. {IF_AGAIN}", facts=facts)
-    if isinstance(dataset.source, RedshiftSource):
-        stale = _stale_unload(ledger(), dataset, ds, stored)
-        if stale is not None:
-            return Finding(CURATED, False, f"{where}: {stale}", step=step, facts=facts)
+    if stale is not None:
+        return Finding(CURATED, False, f"{where}: {stale}", step=step, facts=facts)
     return Finding(CURATED, True, f"{manifest.rows:,} rows in {len(manifest.files)} files.", facts=facts)
 
 
 def check_loaded(warehouse: Warehouse, dataset: Dataset, ds: date) -> Finding:
     """ClickHouse and its register against the curated manifest, object by object (foreign objects: register only)."""
-    where = f"{dataset.domain}.{dataset.name} {ds}"
     bucket = warehouse.settings.curated_bucket
     stored = read_manifest(warehouse.s3, bucket, dataset.domain, dataset.name, ds)
     listed = {} if stored is None else {file.key: file.rows for file in stored.manifest.files}
@@ -89,13 +104,20 @@ def check_loaded(warehouse: Warehouse, dataset: Dataset, ds: date) -> Finding:
     known = warehouse.register.objects(partition)
     registered = {identity: record.rows for identity, record in known.items() if record.state is State.LOADED}
     found = Target(warehouse.client, dataset).rows_by_object(ds)
+    return judge_loaded(dataset, ds, curated, registered, found)
+
+
+def judge_loaded(
+    dataset: Dataset, ds: date, curated: Mapping[str, int], registered: Mapping[str, int], found: Mapping[str, int]
+) -> Finding:
+    """Whether ClickHouse holds what it should, by rows of each object: curated manifest, loader's register, table."""
     facts: dict[str, int | float | str] = {
         "curated_rows": sum(curated.values()),
         "clickhouse_rows": sum(found.values()),
         "registered_rows": sum(registered.values()),
         "objects": len(registered),
     }
-    wanted = {identity: rows for identity, rows in (registered | curated).items() if rows}
+    wanted = {identity: rows for identity, rows in {**registered, **curated}.items() if rows}
     wrong = sorted(
         identity
         for identity in wanted.keys() | found.keys()
@@ -107,25 +129,24 @@ def check_loaded(warehouse: Warehouse, dataset: Dataset, ds: date) -> Finding:
     return Finding(
         LOADED,
         False,
-        f"{where}: {len(wrong)} files differ; {first} has {curated.get(first, 0):,} rows in the curated manifest, "
-        f"{found.get(first, 0):,} in ClickHouse and {registered.get(first, 0):,} by the loader's own account.",
-        step=f"Rebuild the day from its curated files: {make_again(dataset, ds, stages='clickhouse')}. {IF_AGAIN}",
+        f"{dataset.key} {ds}: {len(wrong)} {'file differs' if len(wrong) == 1 else 'files differ'}; {first} has "
+        f"{curated.get(first, 0):,} rows in the curated manifest, {found.get(first, 0):,} in the ClickHouse table "
+        f"{dataset.domain}.{dataset.name} and {registered.get(first, 0):,} by the loader's own account.",
+        step="Rebuild the day in ClickHouse from its curated files, which is safe: "
+        f"{make_again(dataset, ds, stages='clickhouse')}. {IF_AGAIN}",
         facts=facts,
     )
 
 
-def _stale_unload(ledger: "Engine", dataset: Dataset, ds: date, stored: StoredManifest) -> str | None:
-    """Why the curated partition is not the newest unload's, or None where it is."""
-    from data_platform.ledger import dataset_unloads
-
-    with ledger.connect() as connection:
-        newest = dataset_unloads.latest(connection, dataset.key, ds.isoformat(), status="DONE")
+def made_from_another(stored: StoredManifest, newest: tuple[int, int | None] | None) -> str | None:
+    """Why the curated partition is not made from the `newest` finished unload (attempt, rows); None where it is."""
     source = stored.manifest.source
     if newest is None:
         return f"the curated files were made from {source.version}, but no unload of the day was finished."
-    if source.version != f"attempt {newest.attempt}" or source.rows != newest.rows:
-        return (
-            f"the newest unload is attempt {newest.attempt} with {newest.rows:,} rows, the curated files were made "
-            f"from {source.version} with {source.rows:,}."
-        )
-    return None
+    attempt, rows = newest
+    if source.version == f"attempt {attempt}" and source.rows == rows:
+        return None
+    return (
+        f"the newest unload is attempt {attempt} with {rows or 0:,} rows, the curated files were made from "
+        f"{source.version} with {source.rows:,}."
+    )

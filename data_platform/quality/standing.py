@@ -3,7 +3,9 @@
 Asked of the loader's register in ClickHouse: freshness by events turns green when an old partition is backfilled.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 LATEST = "latest_day_is_there"
 NONE_FAILED = "no_partition_left_failed"
 NAMED = 10  # days named in a sentence
+REASONS = 3  # told in a sentence
 # Registered days: partitions that were rebuilt, and objects that were loaded by their events.
 _REGISTERED = """
 SELECT domain, table, groupUniqArray(ds) FROM
@@ -61,27 +64,52 @@ def judge_latest(
         LATEST,
         False,
         f"{dataset.key}: {day} should be in ClickHouse by now and is not.",
-        step="Look at that partition's events in Dagster for what held it back; where there are none, its daily "
-        "schedule is off (Dagster, Automation; DATA_PLATFORM_SCHEDULES). To make it now: "
-        f"{make_again(dataset, day)}",
+        step=f"See what held it back: Dagster, Catalog, clickhouse/{dataset.key} and the layers before it, tab "
+        f"Events, {day}. Where it has no events, nobody asked for it: turn on its daily schedule (Dagster, "
+        f"Automation; for good in DATA_PLATFORM_SCHEDULES). To make it now: {make_again(dataset, day)}",
         facts={"newest_expected": day.isoformat()},
     )
 
 
-def judge_failed(dataset: Dataset, failed: Mapping[str, tuple[str, str]]) -> Finding:
-    """Whether any partition is left failed; `failed` tells (layer, reason) by day."""
+@dataclass(frozen=True)
+class Left:
+    """What is known of a day that is left failed: the layer it stopped in, why, what to do."""
+
+    layer: str
+    reason: str
+    step: str
+
+
+def judge_failed(dataset: Dataset, failed: Mapping[str, Left]) -> Finding:
+    """Whether any partition is left failed; `failed` by day."""
     if not failed:
         return Finding(NONE_FAILED, True, "No partition is left failed.", facts={"failed_partitions": 0})
     days = sorted(failed)
-    layer, reason = failed[days[-1]]
-    reason = reason if reason.endswith((".", "!", "?")) else f"{reason}."
-    named = ", ".join(days) if len(days) <= NAMED else f"{', '.join(days[:NAMED])} and {len(days) - NAMED} more"
+    alike: dict[Left, list[str]] = defaultdict(list)
+    for day in days:
+        alike[failed[day]].append(day)
+    ordered = sorted(alike.items(), key=lambda each: -len(each[1]))
+    shown = ordered[:REASONS]
+    whys = "; ".join(f"{_named(of)} in the layer {left.layer}: {_ended(left.reason, '')}" for left, of in shown)
+    several = len(ordered) > 1
+    steps = " ".join(f"{f'{_named(of)}: ' if several else ''}{_ended(left.step)}" for left, of in shown)
+    assets = ", ".join(sorted({f"{left.layer}/{dataset.key}" for left in alike}))
+    more = f"; and {len(ordered) - REASONS} more reasons" if len(ordered) > REASONS else ""
     return Finding(
         NONE_FAILED,
         False,
-        f"{dataset.key}: {'1 day is' if len(days) == 1 else f'{len(days)} days are'} left failed: {named}. The newest, "
-        f"{days[-1]}, failed in its layer {layer}: {reason}",
-        step="Do what stands as the next step beside each day in Dagster. Then make them again, which is also safe for "
-        f"the good days between: data-platform backfill {dataset.key} --from {days[0]} --to {days[-1]}",
+        f"{dataset.key}: {'1 day is' if len(days) == 1 else f'{len(days)} days are'} left failed: {whys}{more}.",
+        step=f"{steps} (Each day's own reason and next step: Dagster, Catalog, {assets}, tab Events, the day's newest "
+        "observation.) Then make them again, which is also safe for the good days between: "
+        f"data-platform backfill {dataset.key} --from {days[0]} --to {days[-1]}",
         facts={"failed_partitions": len(days), "newest_failed": days[-1]},
     )
+
+
+def _named(days: Sequence[str]) -> str:
+    return ", ".join(days) if len(days) <= NAMED else f"{', '.join(days[:NAMED])} and {len(days) - NAMED} more"
+
+
+def _ended(text: str, stop: str = ".") -> str:
+    """`text` as a sentence that ends with `stop`."""
+    return f"{text[:1].upper() if stop else text[:1]}{text[1:].rstrip('.')}{stop}"

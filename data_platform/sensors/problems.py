@@ -8,24 +8,56 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from data_platform.alerts.message import NOBODY, UNTOUCHED, Problem
+from data_platform.alerts.message import NOBODY, UNTOUCHED, Again, Problem
+from data_platform.assets.checks import BOUNDARY
 from data_platform.assets.checks import NEXT_STEP as STEP_OF_CHECK
 from data_platform.assets.keys import Stage
-from data_platform.assets.outcomes import NEXT_STEP, RETRIED, Outcome, read_outcome
+from data_platform.assets.outcomes import FAULT_TAG, NEXT_STEP, RETRIED, Outcome, read_outcome
+from data_platform.assets.repair import Repair
 from data_platform.assets.standing import DESCRIPTIONS as STANDING
 from data_platform.assets.standing import NO_DEAD_LETTERS
 from data_platform.catalog import Catalog
-from data_platform.catalog.models import Dataset
 from data_platform.errors import Fault
-from data_platform.jobs.daily import DATASETS_HOUR, daily_names, job_name_of
-from data_platform.jobs.lookback import last_days
+from data_platform.jobs.daily import (
+    DATASETS_HOUR,
+    STANDING_JOB,
+    SUMMARIES,
+    SUMMARIES_HOUR,
+    daily_names,
+    repairs,
+    schedule_name,
+)
+from data_platform.jobs.loading import CATCH_UP, RECONCILIATION
+from data_platform.jobs.unload_requests import JOB as UNLOAD_JOB
+from data_platform.sensors.loading import NAME as LOAD_QUEUES
+from data_platform.sensors.reconciliation import NAME as RECONCILIATION_SCHEDULE
+from data_platform.sensors.unload_requests import NAME as UNLOAD_REQUESTS
+from data_platform.sensors.user_statistics import JOB_NAME as STATISTICS_JOB
+from data_platform.sensors.user_statistics import NAME as STATISTICS_DROPS
 
 WILL_RETRY_TAG = "dagster/will_retry"
 ENDED = "its process ended before it was finished"
 PROCESS_ENDED = (
     "See in the run's log what ended it, mostly too little memory (give it more) or a machine that went away. Then "
-    "choose Re-execute from failure on the run's page: days that are finished are left alone."
+    "choose Re-execute from failure on the run's page: what is finished is left alone."
 )
+# What each check of a summary asks for, in words; its detail tells the first day on which it is not so.
+SUMMARY_CHECKS = {
+    "not_empty": "The table has no rows:",
+    "not_stale": "The table was not made by the newest run:",
+    "cohorts_add_up_to_dau": "The users of all cohorts of a day must be its daily active users;",
+    "cohort_sizes_are_new_users": "The size of a day's cohort must be the number of its new users;",
+    "mau_shows_the_dau": "Both tables must show the same daily active users;",
+    "sessions_agree_with_dau": "Both tables must count the same sessions a day;",
+    "funnel_starts_with_all_sessions": "The funnel of a day must start with all its sessions;",
+    "events_add_up": "The events of all kinds must add up to the day's events;",
+    "equals_raw_events": "The newest days, counted again from the raw events, must come to the same;",
+    "equals_interval_algorithm": "Monthly active users computed in another way must be the same;",
+    "equals_distinct_users": "Monthly active users counted one by one must be the same;",
+    "equals_other_engine": "ClickHouse and Athena must have the same rows;",
+}
+RUN_AGAIN = {SUMMARIES: "data-platform metrics rebuild"}
+BY_HAND = "Re-execute all on the run's page"
 READERS = "readers have the day as it was before, or not at all"
 DAY_MISSING = f"{UNTOUCHED} R{READERS[1:]}."
 
@@ -39,7 +71,7 @@ def problems_of_run(
     """
     if run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY_TAG) == "true":
         return
-    now = now or datetime.now(UTC)
+    now, repaired = now or datetime.now(UTC), repairs(catalog, lookback)
     days: set[tuple[str, str | None]] = set()
     for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION):
         event = record.asset_observation
@@ -47,7 +79,6 @@ def problems_of_run(
         if event is None or outcome is None or outcome.outcome is not Outcome.FAILED:
             continue
         subject, owner = _subject(catalog, event.asset_key)
-        dataset = catalog.datasets.get(subject)
         days.add((subject, event.partition))
         if run.status is dg.DagsterRunStatus.FAILURE:
             yield Problem(
@@ -58,7 +89,7 @@ def problems_of_run(
                 outcome.reason,
                 outcome.next_step,
                 run.run_id,
-                again=tried_again(catalog, dataset, outcome.fault, event.partition, now, lookback),
+                again=tried_again(repaired.get(subject), outcome.fault, event.partition, now),
                 effect=DAY_MISSING,
             )
     for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
@@ -78,21 +109,36 @@ def failed_in(key: dg.AssetKey) -> str:
     return f"failed in its layer {key.path[0]}" if key.path[0] in set(Stage) and len(key.path) == 3 else "failed"
 
 
-def tried_again(
-    catalog: Catalog, dataset: Dataset | None, fault: Fault, day: str | None, now: datetime, lookback: int
-) -> str:
-    """Who tries a failed day again by itself; empty where nobody does."""
-    if dataset is None or fault not in RETRIED or day not in last_days(dataset, now, lookback):
-        return ""
-    return f"{_by_schedule(job_name_of(catalog, dataset), 'it')}. Until then {READERS}"
+def tried_again(repair: Repair | None, fault: Fault, day: str | None, now: datetime) -> Again | None:
+    """Who tries a failed day again by itself, if anybody does; `repair` is the one of its dataset."""
+    last = None if repair is None or fault not in RETRIED else repair.last_try(day, now)
+    if repair is None or last is None:
+        return None
+    return Again(repair.schedule, "it", repair.when, f"Until then {READERS}.", last.isoformat())
 
 
-def _by_schedule(job: str, what: str) -> str:
-    """A promise that holds while the schedule is on, and what to do where it is not."""
-    return (
-        f"{job}_schedule tries {what} again every day at {DATASETS_HOUR:02}:00 UTC; if it is off (Dagster, "
-        "Automation), do now what stands below"
-    )
+def job_tried_again(catalog: Catalog, job: str) -> Again | None:
+    """Who starts a run of a job again that was killed or failed for a reason that may pass; a day's is told apart."""
+    day = "Until then all is as it was before."
+    if job in daily_names(catalog):
+        when = f"every day at {DATASETS_HOUR:02}:00 UTC"
+        return Again(schedule_name(job), "what is missing of the last days", when, day)
+    daily = f"every day at {SUMMARIES_HOUR:02}:00 UTC"
+    until = "until three runs failed"
+    told = {
+        SUMMARIES: (schedule_name(SUMMARIES), "it", daily, day),
+        STANDING_JOB: (schedule_name(STANDING_JOB), "it", "every hour", "Nobody is told of missing days until then."),
+        RECONCILIATION: (RECONCILIATION_SCHEDULE, "it", "every day at 03:45 UTC", day),
+        CATCH_UP: (f"The sensor {LOAD_QUEUES}", "it", "within minutes, while messages wait", "The messages are safe."),
+        STATISTICS_JOB: (
+            f"The sensor {STATISTICS_DROPS}",
+            "the file",
+            f"{until}; then the alarm StatisticsDLQMessages rings",
+            "The table user_statistics has the parts of the file that were finished.",
+        ),
+        UNLOAD_JOB: (f"The sensor {UNLOAD_REQUESTS}", "the request", until, "Its caller sees it as not ended."),
+    }
+    return Again(*told[job]) if job in told else None
 
 
 def problem_of_check(evaluation: dg.AssetCheckEvaluation, owner: str, subject: str, run_id: str) -> Problem:
@@ -102,10 +148,11 @@ def problem_of_check(evaluation: dg.AssetCheckEvaluation, owner: str, subject: s
     if evaluation.description:
         reason = evaluation.description.removesuffix(step).strip()
     elif "detail" in measured:
-        reason = str(measured["detail"])
+        reason = f"{SUMMARY_CHECKS.get(evaluation.check_name, '')} {measured['detail']}.".strip()
     else:
         reason = "; ".join(f"{name} is {value}" for name, value in measured.items()) or "the check tells nothing"
-    where = f"(all its numbers: Dagster, {evaluation.asset_key.to_user_string()}, check {evaluation.check_name})"
+    asset = evaluation.asset_key.to_user_string()
+    where = f"(all its numbers: Dagster, Catalog, {asset}, tab Checks, {evaluation.check_name})"
     return Problem(
         owner,
         subject,
@@ -122,8 +169,9 @@ def _step(evaluation: dg.AssetCheckEvaluation) -> str:
     """What puts it right, for a check that does not say so itself."""
     if evaluation.asset_key.path[0] == "summaries":
         return (
-            "Bring all tables up to date: data-platform metrics rebuild. If it differs again, choose Materialize on "
-            "the asset in Dagster, with full: true in its config."
+            "Bring all tables up to date: data-platform metrics rebuild. If the check fails again, compute the table "
+            "anew: Materialize on the asset in Dagster, with full: true in its config. If it still fails, it is a "
+            "mistake in the platform: give the run's link to the team that runs it."
         )
     return "See what it measured, correct the cause, and run the check again (Checks, Execute)."
 
@@ -137,38 +185,66 @@ def _effect(evaluation: dg.AssetCheckEvaluation) -> str:
             return "Readers of user_statistics may see wrong values."
         case _ if evaluation.check_name in {*STANDING, NO_DEAD_LETTERS}:
             return "Readers lack rows that should be there."
+        case _ if evaluation.check_name in BOUNDARY.values():
+            return "Readers may see other rows than the layer before holds."
         case _:
             return "The rows are in place and readers see them."
 
 
 def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.DagsterRun) -> Problem:
     """A run that failed and left no outcome: its op's error, or that its process ended."""
-    reason, step = ENDED, PROCESS_ENDED
-    for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
-        data = record.dagster_event.step_failure_data if record.dagster_event is not None else None
-        if data is None:
-            continue
-        step = NEXT_STEP[Fault.UNKNOWN]
-        told = data.user_failure_data.description if data.user_failure_data is not None else None
-        reason = told or (data.error.message.strip() if data.error is not None else reason)
+    failed = _op_error(instance, run)
+    fault = Fault(run.tags.get(FAULT_TAG, Fault.UNKNOWN.value))
+    if failed is None:
+        reason, step = ENDED + _said_of_the_end(instance, run), PROCESS_ENDED
+    else:
+        reason, _, hint = failed.partition("\n  -> ")
+        step = hint or NEXT_STEP[fault]
+        if fault is Fault.CONFIGURATION or (not hint and fault is not Fault.UNKNOWN):
+            step = f"{step.rstrip('.')}. Then run it again: {RUN_AGAIN.get(run.job_name, BY_HAND)}"
+    # What is left of a catch-up is the next one's, whatever ended it.
+    passes = failed is None or fault in RETRIED or run.job_name == CATCH_UP
+    again = job_tried_again(catalog, run.job_name) if passes else None
     keys = sorted(run.asset_selection or (), key=lambda key: tuple(key.path))
     subject, owner = _subject(catalog, keys[0]) if len({tuple(key.path[1:]) for key in keys}) == 1 else (None, None)
-    reason, _, hint = reason.partition("\n  -> ")
     domain = catalog.domains.get(run.tags.get("domain", ""))
-    # A run that left no outcome was killed: what is missing of the last days is made by the next one.
-    killed = reason == ENDED and run.job_name in daily_names(catalog)
-    again = _by_schedule(run.job_name, "what is missing of the last days") if killed else ""
     return Problem(
         owner or (NOBODY if domain is None else domain.owner),
         subject or f"job {run.job_name}",
         "failed",
         run.tags.get("dagster/partition"),
         reason,
-        hint or step,
+        step,
         run.run_id,
         again=again,
         effect=f"{UNTOUCHED} What it was to make is as it was before.",
     )
+
+
+def _op_error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
+    """What the op that failed says, in its own words; None where no op failed."""
+    found = None
+    for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        data = record.dagster_event.step_failure_data if record.dagster_event is not None else None
+        if data is None:
+            continue
+        if data.user_failure_data is not None and data.user_failure_data.description:
+            found = data.user_failure_data.description
+        elif data.error is not None:
+            error = data.error.cause or data.error  # Dagster wraps what the op raised
+            text = error.message.strip()
+            ours = text.startswith("data_platform.")
+            found = text.partition(": ")[2] if ours else f"an error in the platform's own code, {text}"
+    return found
+
+
+def _said_of_the_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """What Dagster said when it found the run ended: it was never launched, took too long, ..."""
+    for record in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE):
+        event = record.dagster_event
+        if event is not None and event.message:
+            return f" ({event.message.strip().rstrip('.')})"
+    return ""
 
 
 def _subject(catalog: Catalog, key: dg.AssetKey) -> tuple[str, str]:

@@ -89,7 +89,7 @@ def test_a_day_that_fails_costs_only_itself_and_the_run_says_which_and_why(runs:
     result = runs.backfill("items", day(20), day(24))
     assert not result.success
     assert result.reason is not None
-    assert "1 of 5 partitions failed" in result.reason
+    assert "1 of 5 days failed" in result.reason
     assert f"{day(22)}: {flow.domain}/items ds={day(22)}: column id: 2 nulls" in result.reason
     whole = [str(day(n)) for n in (20, 21, 23, 24)]
     assert sorted(runs.events(result.run_id, Stage.CLICKHOUSE, "items")) == whole

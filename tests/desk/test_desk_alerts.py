@@ -16,6 +16,7 @@ from data_platform.alerts.routes import Route, read_routes, route_of
 from data_platform.assets.keys import Stage, stage_key
 from data_platform.assets.outcomes import outcome_of
 from data_platform.errors import ConfigurationError, PlatformError, TransientError
+from data_platform.jobs.daily import repairs
 from data_platform.sensors.run_failure import Cursor, alert_sensor
 from data_platform.settings import Settings
 from tests.desk.conftest import catalog_of, dataset_of, platform_of
@@ -24,6 +25,7 @@ from tests.desk.slack import Slack, settings_of, slack
 __all__ = ["slack"]  # the fixture
 ORDERS = dataset_of("orders")
 CATALOG = catalog_of(ORDERS)
+REPAIR = repairs(CATALOG, 7)[ORDERS.key]
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def fail_days(
     def op(context: dg.OpExecutionContext) -> None:
         for day in days:
             outcome = outcome_of(error(reason, hint="correct the data at the source, then materialise the day"))
-            context.log_event(outcome.observation(stage_key(Stage.CURATED, ORDERS), day))
+            context.log_event(outcome.observation(stage_key(Stage.CURATED, ORDERS), day, REPAIR))
         raise dg.Failure("days failed", allow_retries=False)
 
     @dg.job(logger_defs={})
@@ -100,7 +102,10 @@ def test_a_day_that_its_schedule_tries_again_asks_nobody_to_act_and_an_older_one
     tick(instance, settings, cursor)
     soon, never = slack.texts
     assert f"failed in its layer curated for {recent}, is tried again by itself" in soon
-    assert "Act now: no. market_daily_schedule tries it again every day at 01:00 UTC; if it is off" in soon
+    last = today + timedelta(days=settings.lookback_days - 1)
+    assert (
+        f"Act now: no. market_daily_schedule tries it again every day at 01:00 UTC, for the last time on {last}" in soon
+    )
     assert "If it fails again: " in soon
     assert "Act now: yes. Nothing tries it again by itself." in never
     assert (

@@ -10,6 +10,7 @@ import pytest
 
 from data_platform.assets.keys import Stage, stage_key, stages_of
 from data_platform.assets.outcomes import DayOutcome, Outcome
+from data_platform.assets.repair import Repair
 from data_platform.build import build_defs
 from data_platform.catalog.models import Dataset
 from data_platform.errors import ConfigurationError, Fault
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.unit
 TICK = datetime(2024, 3, 10, 1, tzinfo=UTC)
 WEEK = tuple(f"2024-03-0{n}" for n in range(3, 10))
 ORDERS, RETURNS = dataset_of("orders"), dataset_of("returns")
+REPAIR = Repair("market_daily_schedule", 1, 7)
 
 
 class Broken(SettingsResource):
@@ -76,7 +78,7 @@ def fail(instance: dg.DagsterInstance, first: str, last: str, *stages: Stage) ->
 
 def observe(instance: dg.DagsterInstance, day: str, fault: Fault, stage: Stage = Stage.UNLOAD) -> None:
     outcome = DayOutcome(Outcome.FAILED, fault, "because", "then")
-    instance.report_runless_asset_event(outcome.observation(stage_key(stage, ORDERS), day))
+    instance.report_runless_asset_event(outcome.observation(stage_key(stage, ORDERS), day, REPAIR))
 
 
 def spans(requests: list[dg.RunRequest]) -> list[tuple[str, str]]:
