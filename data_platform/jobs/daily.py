@@ -16,7 +16,7 @@ from data_platform.assets.outcomes import stop_retries
 from data_platform.assets.repair import Repair
 from data_platform.assets.standing import dead_letter_keys, standing_keys
 from data_platform.catalog import Catalog
-from data_platform.catalog.models import Dataset
+from data_platform.catalog.models import Dataset, Mode
 
 DATASETS_HOUR = 1  # UTC: the day before is complete, and the summaries at 02:00 find it loaded
 SUMMARIES_HOUR = 2
@@ -39,12 +39,14 @@ class DailyJob:
     datasets: tuple[Dataset, ...] = ()
 
 
+def job_names(catalog: Catalog) -> dict[str, str]:
+    """By dataset key, the name of the daily job it runs in. Reads the whole catalogue: ask once for many datasets."""
+    return {dataset.key: name for name, datasets in _groups(catalog).items() for dataset in datasets}
+
+
 def job_name_of(catalog: Catalog, dataset: Dataset) -> str:
     """Name of the daily job a dataset runs in."""
-    for name, datasets in _groups(catalog).items():
-        if dataset in datasets:
-            return name
-    raise KeyError(dataset.key)
+    return job_names(catalog)[dataset.key]
 
 
 def schedule_name(job: str) -> str:
@@ -54,11 +56,7 @@ def schedule_name(job: str) -> str:
 
 def repairs(catalog: Catalog, lookback: int) -> dict[str, Repair]:
     """By dataset key, the schedule that makes a failed day again; `lookback`: how many days back it looks."""
-    return {
-        dataset.key: Repair(schedule_name(name), DATASETS_HOUR, lookback)
-        for name, datasets in _groups(catalog).items()
-        for dataset in datasets
-    }
+    return {key: Repair(schedule_name(name), DATASETS_HOUR, lookback) for key, name in job_names(catalog).items()}
 
 
 def daily_names(catalog: Catalog) -> set[str]:
@@ -116,7 +114,7 @@ def _groups(catalog: Catalog) -> dict[str, list[Dataset]]:
     """Datasets that can share a run (same domain, same days), by job name."""
     by_days: dict[tuple[str, str], list[Dataset]] = defaultdict(list)
     for dataset in catalog.datasets.values():
-        days = "" if partitions_of(dataset) is None else f"{dataset.start}..{dataset.end or ''}"
+        days = "" if dataset.mode is Mode.SNAPSHOT else f"{dataset.start}..{dataset.end or ''}"
         by_days[dataset.domain, days].append(dataset)
     daily_groups: dict[str, int] = defaultdict(int)
     for domain, days in by_days:

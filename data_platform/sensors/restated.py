@@ -21,7 +21,7 @@ from data_platform.catalog.models import Dataset, Mode, RedshiftSource
 from data_platform.clients import redshift
 from data_platform.clients.classify import classify, explain
 from data_platform.errors import Fault
-from data_platform.jobs.daily import job_name_of
+from data_platform.jobs.daily import job_names
 from data_platform.jobs.lookback import DayRange, Reason, contiguous, last_days, last_outcomes, run_key
 from data_platform.quality.source import EMPTY, fingerprints
 from data_platform.resources.settings import SettingsResource
@@ -71,12 +71,13 @@ def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookbac
     A dataset whose table is gone or closed to us is passed over with a warning; when Redshift itself is away, the tick
     ends with what it has found, and the next one goes on there.
     """
+    names, made = job_names(catalog), {job.name for job in jobs}
     datasets = [
         dataset
         for dataset in catalog.datasets.values()
         if isinstance(dataset.source, RedshiftSource)
         and dataset.mode is Mode.DAILY
-        and job_name_of(catalog, dataset) in {job.name for job in jobs}
+        and names[dataset.key] in made
     ]
 
     @dg.sensor(
@@ -111,8 +112,8 @@ def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookbac
                     look = Look()
                 looked += 1
                 events += look.events
-                requests += requests_of(catalog, dataset, look.restated, Reason.RESTATED)
-                requests += requests_of(catalog, dataset, look.ready, Reason.READY)
+                requests += requests_of(dataset, look.restated, Reason.RESTATED, names[dataset.key])
+                requests += requests_of(dataset, look.ready, Reason.READY, names[dataset.key])
         following = turn[looked % len(turn)].key if turn else ""
         return dg.SensorResult(
             run_requests=requests,
@@ -201,10 +202,9 @@ def last_seen(instance: dg.DagsterInstance, dataset: Dataset, days: Iterable[str
     return seen
 
 
-def requests_of(catalog: Catalog, dataset: Dataset, wanted: Mapping[str, str], reason: Reason) -> list[dg.RunRequest]:
-    """Runs over neighbouring days; the key names what was seen, so the same change is asked for once."""
+def requests_of(dataset: Dataset, wanted: Mapping[str, str], reason: Reason, job: str) -> list[dg.RunRequest]:
+    """Runs of `job` over neighbouring days; the key names what was seen, so the same change is asked for once."""
     keys = tuple(stage_key(stage, dataset) for stage in stages_of(dataset))
-    job = job_name_of(catalog, dataset)
     requests: list[dg.RunRequest] = []
     for first, last in contiguous(wanted):
         marks = [wanted[day] for day in sorted(wanted) if first <= day <= last]
