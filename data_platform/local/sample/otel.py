@@ -7,7 +7,7 @@ import gzip
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, islice
 from random import Random
 from typing import Any
 
@@ -40,15 +40,17 @@ class LogObject:
     records: int
 
 
-def log_objects(prefix: str = "otel-logs") -> Iterator[LogObject]:
+def log_objects(prefix: str = "otel-logs", *, days: int | None = None) -> Iterator[LogObject]:
     """Every object of both shops, a shop after the other, by the day of export; the same bytes every time.
+
+    `days`: only those of each shop's first so many days of export.
 
     Keys are `<prefix>/year=YYYY/month=MM/day=DD/hour=HH/<service>_logs_<unique>.<json or binpb>[.gz]`: the exporter's
     own names with `file_prefix: <service>_`. The hour is that of the day's last export; events may be days older.
     """
     for shop in SHOPS:
-        days = groupby(shop_events(shop), key=lambda event: event.delivered_ns // NANOSECONDS // SECONDS_A_DAY)
-        for number, (_, exported) in enumerate(days):
+        by_day = groupby(shop_events(shop), key=lambda event: event.delivered_ns // NANOSECONDS // SECONDS_A_DAY)
+        for number, (_, exported) in enumerate(islice(by_day, days)):
             yield _log_object(prefix, shop, number, list(exported))
 
 
