@@ -166,7 +166,7 @@ def retried_only_if_it_may_pass(context: dg.AssetExecutionContext) -> Generator[
         yield
     except (dg.Failure, dg.RetryRequested):
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is: what is not told otherwise, the policy repeats
         outcome = outcome_of(error)
         tell_run_retries(context.instance, context.run.run_id, outcome.fault)
         message = f"{outcome.reason}\n  -> {outcome.next_step}"

@@ -72,7 +72,7 @@ def _to_its_end(context: dg.OpExecutionContext, workers: "Workers", request_id: 
             context.log.info("%s is %s", request_id, told)
         if request.status in FINAL:
             return request
-        time.sleep(LOOK_S)
+        time.sleep(LOOK_S)  # another worker has it: its end is seen in the ledger
 
 
 @dg.job(name=JOB, description="Runs one unload request that nobody has claimed, or follows it to its end.")

@@ -9,11 +9,10 @@ from pydantic import Field
 from data_platform.assets.standing import NO_DEAD_LETTERS, watched_keys
 from data_platform.catalog import Catalog, load_catalog
 from data_platform.clients import aws
-from data_platform.clients.classify import classify, explain
-from data_platform.errors import Fault
 from data_platform.loading.queues import DomainQueue
 from data_platform.resources.settings import SettingsResource
 from data_platform.sensors.cursors import SensorCursor, read_cursor
+from data_platform.sensors.depths import ask_depths
 
 NAME = "load_dead_letters"
 INTERVAL_S = 60
@@ -55,19 +54,13 @@ def dead_letter_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         deadline = time.monotonic() + DEADLINE_S
         settings = platform.load()
         watched = watched_keys(load_catalog(settings.catalog))
-        sqs = aws.sqs(settings)
         before = read_cursor(context.cursor, Cursor()).dead
         counts: dict[str, int] = {}
-        for domain in watched:
-            if time.monotonic() > deadline:
-                context.log.warning(NOT_COUNTED, domain, "the tick's time was over")
-                break
-            try:
-                counts[domain] = DomainQueue.open(sqs, settings, domain).depth().dead
-            except Exception as error:  # botocore's, of many classes; one that is not known to be its fails the tick
-                if classify(error) is Fault.UNKNOWN:
-                    raise
-                context.log.warning(NOT_COUNTED, domain, explain(error))
+        for domain, depth in ask_depths(settings, watched, deadline):
+            if isinstance(depth, str):
+                context.log.warning(NOT_COUNTED, domain, depth)
+            else:
+                counts[domain] = depth.dead
         events = [
             dg.AssetCheckEvaluation(
                 asset_key=watched[domain],

@@ -7,14 +7,11 @@ import dagster as dg
 from pydantic import Field
 
 from data_platform.catalog import load_catalog
-from data_platform.clients import aws
-from data_platform.clients.classify import classify, explain
-from data_platform.errors import Fault
 from data_platform.jobs.loading import CATCH_UP
 from data_platform.jobs.lookback import run_key
-from data_platform.loading.queues import DomainQueue
 from data_platform.resources.settings import SettingsResource
 from data_platform.sensors.cursors import SensorCursor, read_cursor
+from data_platform.sensors.depths import ask_depths
 
 NAME = "load_queue_depth"
 INTERVAL_S = 60
@@ -45,21 +42,12 @@ def load_queue_sensor(job: Any, status: dg.DefaultSensorStatus) -> dg.SensorDefi
         settings = platform.load()
         catalog = load_catalog(settings.catalog)
         cursor = read_cursor(context.cursor, Cursor())
-        sqs = aws.sqs(settings)
         still: dict[str, int] = {}
-        for domain in catalog.domains:
-            if time.monotonic() > deadline:  # what was not asked counts as it was
+        for domain, depth in ask_depths(settings, catalog.domains, deadline):
+            if isinstance(depth, str):  # what is not known counts as it was
+                context.log.warning(NOT_ASKED, domain, depth)
                 still |= {domain: cursor.still[domain]} if domain in cursor.still else {}
-                continue
-            try:
-                depth = DomainQueue.open(sqs, settings, domain).depth()
-            except Exception as error:  # botocore's, of many classes; one that is not known to be its fails the tick
-                if classify(error) is Fault.UNKNOWN:
-                    raise
-                context.log.warning(NOT_ASKED, domain, explain(error))
-                still |= {domain: cursor.still[domain]} if domain in cursor.still else {}
-                continue
-            if depth.waiting and not depth.in_flight:
+            elif depth.waiting and not depth.in_flight:
                 still[domain] = cursor.still.get(domain, 0) + 1
         wanted = sorted(domain for domain, ticks in still.items() if ticks >= STILL_TICKS)
         last = _last_run(context.instance)

@@ -75,9 +75,7 @@ def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookbac
     datasets = [
         dataset
         for dataset in catalog.datasets.values()
-        if isinstance(dataset.source, RedshiftSource)
-        and dataset.mode is Mode.DAILY
-        and names[dataset.key] in made
+        if isinstance(dataset.source, RedshiftSource) and dataset.mode is Mode.DAILY and names[dataset.key] in made
     ]
 
     @dg.sensor(
@@ -100,9 +98,8 @@ def restated_sensor(catalog: Catalog, status: dg.DefaultSensorStatus, *, lookbac
                     break
                 try:
                     look = look_at(context.instance, settings, connection, dataset, last_days(dataset, now, lookback))
-                except (
-                    Exception
-                ) as error:  # the driver's; of one dataset where Redshift answers, of all where it does not
+                except Exception as error:
+                    # The driver's: of one dataset where Redshift answers, of all where it does not; a bug is raised.
                     fault, lost = classify(error), redshift.is_lost(error)
                     if fault is Fault.UNKNOWN and not lost:
                         raise
