@@ -3,6 +3,7 @@
 Belongs here: cutting SQL into tokens, where inline insert data begins, which output format a query asks for, names that
 have to be led elsewhere. Does not: a grammar (the engine has one), settings (set on the connection, never in the text).
 Offsets are bytes: what follows an INSERT's FORMAT clause is data and need not be text.
+Cutting a statement of 400 bytes takes 0.3 ms of Python: what a search in the text answers is not asked of its tokens.
 """
 
 import re
@@ -139,6 +140,8 @@ def _with_depth(stream: Iterator[Token]) -> Iterator[tuple[Token, int]]:
 
 def output_format(sql: bytes) -> str | None:
     """The format the FORMAT clause of a query names, None without one."""
+    if b"FORMAT" not in sql.upper():
+        return None
     found = None
     previous = None
     for token, depth in _with_depth(tokens(sql)):
@@ -150,6 +153,8 @@ def output_format(sql: bytes) -> str | None:
 
 def statements(sql: bytes) -> int:
     """How many statements the text holds (an INSERT's data must not be in it)."""
+    if b";" not in sql:
+        return int(any(True for _ in tokens(sql)))
     count, open_statement = 0, False
     for token in tokens(sql):
         if token.text == b";":
@@ -161,7 +166,8 @@ def statements(sql: bytes) -> int:
 
 def has_word(sql: bytes, *words: bytes) -> bool:
     """Whether one of the upper-case `words` stands in the statement as a bare word."""
-    return any(token.word in words for token in tokens(sql))
+    text = sql.upper()
+    return any(word in text for word in words) and any(token.word in words for token in tokens(sql))
 
 
 def changes_session(sql: bytes) -> bool:
@@ -172,6 +178,9 @@ def changes_session(sql: bytes) -> bool:
 
 def inline_insert(sql: bytes) -> InlineInsert | None:
     """Where an INSERT's statement ends and its rows begin; None for an INSERT ... SELECT or FROM INFILE."""
+    text = sql.upper()
+    if b"FORMAT" not in text and b"VALUES" not in text:
+        return None
     stream = _with_depth(_after_target(sql))
     selects = from_input = False
     settings: int | None = None
@@ -236,6 +245,8 @@ def with_query_ids(sql: bytes) -> bytes:
     setting. `KILL QUERY WHERE query_id = ...` compares that setting, and `system.processes` is read through a subquery
     that shows it (`system.query_log` is a view that does).
     """
+    if b"query_id" not in sql and b"processes" not in sql.lower():
+        return sql
     pieces: list[bytes] = []
     position = 0
     window: list[Token] = []
