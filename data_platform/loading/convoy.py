@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from data_platform.errors import UnknownOutcomeError
+
 Row = TypeVar("Row")
 
 
@@ -28,29 +30,38 @@ class Convoy(Generic[Row]):
         self._lock = threading.Lock()
         self._next = _Batch[Row]()
 
-    def waiting(self) -> list[Row]:
-        """The rows whose insert has not begun."""
-        with self._lock:
-            return list(self._next.rows)
-
     def append(self, rows: Sequence[Row]) -> None:
-        """Returns when the rows are written; raises what the insert they went with raised."""
+        """Returns when the rows are written; raises what the insert they went with raised.
+
+        The first row's thread sends for all. Whichever way it leaves, its batch has ended and takes no more rows, so
+        nobody waits longer than two inserts take: the one under way and the next. (Each ends by the client's time-out.)
+        """
         with self._lock:
             batch = self._next
             leads = not batch.rows
             batch.rows.extend(rows)
         if not leads:
             batch.ended.wait()
-            if batch.error is not None:
+            if isinstance(batch.error, Exception):
                 raise batch.error
+            if batch.error is not None:
+                raise UnknownOutcomeError(
+                    "the thread that sent these rows was ended", hint="the work is looked at again"
+                )
             return
-        with self._under_way:
-            with self._lock:
-                self._next = _Batch()
-            try:
+        try:
+            with self._under_way:
+                self._close(batch)
                 self._send(batch.rows)
-            except BaseException as error:
-                batch.error = error
-                raise
-            finally:
-                batch.ended.set()
+        except BaseException as error:
+            batch.error = error
+            raise
+        finally:
+            self._close(batch)
+            batch.ended.set()
+
+    def _close(self, batch: _Batch[Row]) -> None:
+        """What comes from now on goes with another."""
+        with self._lock:
+            if self._next is batch:
+                self._next = _Batch()
