@@ -25,6 +25,7 @@ from data_platform.loading.admission import Memory
 from data_platform.loading.agent import FEWEST_WORKERS
 from data_platform.loading.footer import read_footer
 from data_platform.loading.loader import LoadResult, load_objects
+from data_platform.loading.lock import LINGER_S
 from data_platform.loading.message import ObjectEvent
 from data_platform.loading.register import ObjectVersion, TablePartition
 from data_platform.loading.statement import insert_objects
@@ -111,16 +112,17 @@ def with_workers(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEv
 
     with ThreadPoolExecutor(FEWEST_WORKERS) as pool:
         list(pool.map(load, events))
+    warehouse.locks.free_now()
 
 
 def bare(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent]) -> None:
-    """The same INSERT SELECT, one after the other, with nothing around it."""
+    """The same INSERT SELECT with the same settings, one after the other, with nothing around it."""
     for event in events:
         version = event.version
         schema = read_schema(warehouse, version)
         partition = TablePartition(table.domain, table.name, event.key.ds)
         statement = insert_objects(
-            warehouse.settings, table, partition, [version], schema, generation=0, max_memory=4 * GIB
+            warehouse.settings, table, partition, [version], schema, generation=0, max_memory=4 * GIB, threads=1
         )
         warehouse.client.command(statement.sql, settings=statement.settings)
 
@@ -158,7 +160,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, Cloud(Path(folder)) as cloud:
         cloud.up(engines=("aws", "clickhouse"))
         settings = cloud.settings
-        warehouse = open_warehouse(settings)
+        warehouse = open_warehouse(settings, linger_s=LINGER_S)
         numbers = iter(range(1000))
         times: dict[str, list[float]] = {}
 

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from data_platform.catalog import Catalog
-from data_platform.clients import aws, clickhouse
+from data_platform.clients import aws
 from data_platform.errors import Fault, PlatformError
 from data_platform.loading.backlog import Backlog, Group
 from data_platform.loading.breaker import Breaker
 from data_platform.loading.domains import DomainState, read_domains
-from data_platform.loading.errors import System
+from data_platform.loading.errors import System, is_mistake
 from data_platform.loading.examine import clickhouse_up, s3_up
-from data_platform.loading.lock import worker_name
+from data_platform.loading.lock import LINGER_S, worker_name
 from data_platform.loading.metrics import Metrics
 from data_platform.loading.parking import Parking
 from data_platform.loading.publish import MetricsServer, push
@@ -85,7 +85,7 @@ class Agent:
 
         Raises ConfigurationError where ClickHouse ignores tokens, the clients' errors when something is not there.
         """
-        self._warehouse = open_warehouse(self._settings, self._name)
+        self._warehouse = open_warehouse(self._settings, self._name, linger_s=LINGER_S)
         check_deduplication(self._warehouse.client, self._settings)
         sqs = aws.sqs(self._settings)
         for domain in self._domains:
@@ -131,7 +131,7 @@ class Agent:
             self._server.close()
         if self._queues:
             push(aws.cloudwatch(self._settings), self._settings, self.metrics)
-            self._warehouse.client.close()
+            self._warehouse.close()
 
     def check(self) -> None:
         """Raise PlatformError when a part of the agent has ended by a bug; its traceback is in the log."""
@@ -222,9 +222,9 @@ class Agent:
         try:
             seen = bool(running(self._warehouse.client, self._settings, query_prefix(group.partition)))
         except Exception as error:
-            if clickhouse.classify(error) is Fault.PERMANENT:
+            if is_mistake(error):
                 raise
-            seen = False
+            seen = False  # ClickHouse away: nothing of ours runs there
         group.unseen_beats = 0 if seen else group.unseen_beats + 1
         return group.unseen_beats < UNSEEN_BEATS
 
@@ -252,8 +252,9 @@ class Agent:
                 self.metrics.state(domain, "paused")
             self._parking.publish(self._warehouse.client, records)
         except Exception as error:
-            if clickhouse.classify(error) is Fault.PERMANENT:
+            if is_mistake(error):
                 raise
+            log.info("the domains' states were not shared, in %.0f s again: %s", HOUSEKEEPING_S, error)
 
     def _look_around(self) -> None:
         self._share_states()

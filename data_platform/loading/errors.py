@@ -103,6 +103,11 @@ def diagnose(error: BaseException) -> Diagnosis | None:
     return None
 
 
+def is_mistake(error: BaseException) -> bool:
+    """Whether a statement of our own, with no object's data in it, is wrong: no waiting mends it, so it is raised."""
+    return diagnose(error) is None or clickhouse.classify(error) is Fault.PERMANENT
+
+
 def _of_clickhouse(error: BaseException) -> Diagnosis:
     facts = clickhouse.inner_code(error)
     fault = clickhouse.classify(error)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from data_platform.clients import aws, clickhouse
+from data_platform.clients import aws
 from data_platform.errors import Fault
-from data_platform.loading.errors import Code, Diagnosis, System
+from data_platform.loading.errors import Code, Diagnosis, System, is_mistake
 from data_platform.loading.register import ObjectVersion
 from data_platform.loading.warehouse import Warehouse
 
@@ -50,7 +50,7 @@ def clickhouse_up(warehouse: Warehouse) -> bool:
     try:
         warehouse.client.command("SELECT 1")
     except Exception as error:
-        if clickhouse.classify(error) is Fault.PERMANENT:
+        if is_mistake(error):
             raise
         return False
     return True

@@ -14,7 +14,8 @@ from data_platform.loading.message import parse_message
 from data_platform.loading.work import Work
 
 LONGEST_POLL_S = 5  # SQS allows 20, but a receive that is under way is waited for when the agent stops
-IDLE_S = 0.5
+IDLE_S = 0.5  # between looks at a pause or an open breaker, which last for seconds at least
+FULL_S = 0.02  # between looks at a full line: a worker with nothing to do would cost more than 50 looks a second
 HELD_RECEIVES = 6  # messages in hand, in receives: what lets small objects meet in a list
 DEEP_QUEUE = 20  # messages waiting beyond which workers are added, and a domain's larger batch is asked for
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Receiver:
                 continue
             limit = batch.max if batch.peak is None or self.work.depths.get(domain, 0) <= DEEP_QUEUE else batch.peak
             if self.backlog.in_hand(domain) >= HELD_RECEIVES * limit:
-                stop.wait(0.02)
+                stop.wait(FULL_S)
                 continue
             try:
                 messages = queue.receive(limit, wait_s)

@@ -184,7 +184,7 @@ class Register:
                 column_names=list(rows[0]),
                 insert_block=body,
                 fmt="JSONEachRow",
-                settings={"async_insert": 0, "date_time_input_format": "best_effort"},
+                settings={"async_insert": 0, "max_threads": 1, "date_time_input_format": "best_effort"},
             )
 
         retrying(send, _repeatable, attempts=3, base_s=0.1, cap_s=1.0)
@@ -202,10 +202,12 @@ class Register:
 
 
 def nothing_known(partition: TablePartition) -> tuple[str, dict[str, Any]]:
-    """SQL, with its parameters, of whether nothing was ever written down of a partition. The index alone answers it."""
+    """SQL, with its parameters, of whether no object was ever begun in a partition. The index alone answers it.
+
+    A generation without objects says nothing that a load needs: no token was ever used in it.
+    """
     where = "WHERE domain = {domain:String} AND table = {table:String} AND ds = {ds:Date}"
-    counts = " + ".join(f"(SELECT count() FROM platform.{table} {where})" for table in ("objects", "partitions"))
-    return f"{counts} = 0", _key(partition)
+    return f"(SELECT count() FROM platform.objects {where}) = 0", _key(partition)
 
 
 def _key(partition: TablePartition) -> dict[str, Any]:

@@ -94,12 +94,14 @@ def insert_objects(
     staged: str | None = None,
     small_blocks: bool = False,
     listed: bool = False,
+    threads: int | None = None,
 ) -> InsertStatement:
     """The insert of `versions`, all of one bucket and schema, into their table (or the quoted table `staged`).
 
     Guarded by every object's ETag, and by `fence`: an object that changed since, or a lease that was lost, inserts 0
     rows and leaves the token unused. `max_memory` in bytes. `listed`: S3's listing tells sizes and ETags of several
     objects, not a HEAD for each; one that has vanished is then left out, where a HEAD would fail the statement.
+    `threads` read and cast, the server's number by default.
     """
     bucket = versions[0].bucket
     keys = [version.key for version in versions]
@@ -136,6 +138,8 @@ def insert_objects(
         chosen["insert_deduplication_token"] = token
     if listed:
         chosen |= LISTED_SETTINGS
+    if threads is not None:
+        chosen["max_threads"] = threads
     query_id = token if staged is None else f"{token}-staged"
     chosen |= {
         "max_memory_usage": max_memory,

@@ -94,3 +94,35 @@ def test_a_lease_that_expired_is_taken_over_and_its_holder_told(client: Any, nam
         assert (taken.epoch, taken.took_over, taken.first) == (2, True, False)
         with pytest.raises(Exception, match="was lost"):
             gone.check(lease)
+
+
+def frees_of(client: Any, prefix: str) -> set[tuple[str, int]]:
+    rows = client.query(
+        "SELECT name, epoch FROM platform.locks WHERE startsWith(name, {prefix:String}) AND kind = 'free'",
+        parameters={"prefix": prefix},
+    ).result_rows
+    return {(str(each), int(epoch)) for each, epoch in rows}
+
+
+def test_leases_that_end_together_are_freed_in_one_statement(client: Any, name: str) -> None:
+    locks = PartitionLocks(client, "lingers", lease_s=LEASE_S * 10, linger_s=30)
+    names = [f"{name}/{number}" for number in range(4)]
+    for each in names:
+        held(locks, each)
+    assert frees_of(client, name) == set()
+    assert held(locks, names[0]).epoch == 2, "its own process need not wait for it"
+    locks.free_now()
+    assert frees_of(client, name) == {(names[0], 2), *((each, 1) for each in names[1:])}
+    with worker(client, "other").hold(names[1], wait_s=1) as lease:
+        assert (lease.epoch, lease.took_over) == (2, False)
+
+
+def test_a_lease_that_waited_to_be_freed_when_its_process_died_is_taken_over(client: Any, name: str) -> None:
+    """As one that was held: nothing is known of what its holder left."""
+    gone = PartitionLocks(client, "gone", lease_s=0.2, linger_s=30)
+    held(gone, name)
+    with worker(client, "heir").hold(name) as lease:
+        assert (lease.epoch, lease.took_over) == (2, True)
+    gone.free_now()
+    with worker(client, "next").hold(name, wait_s=1) as lease:
+        assert (lease.epoch, lease.took_over) == (3, False), "the late row is of an older epoch"
