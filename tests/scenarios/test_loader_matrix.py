@@ -16,9 +16,11 @@ import pytest
 
 from data_platform.local.cloud import Cloud
 from tests.loading.conftest import Bench, make_bench
-from tests.scenarios import loader_history, loader_line
-from tests.scenarios.loader_history import LEASE_S, WINDOW, History
-from tests.scenarios.loader_line import KILLED, STEPS, Line
+from tests.scenarios import loader_history_faults, loader_line_faults
+from tests.scenarios.loader_history import LEASE_S, WINDOW
+from tests.scenarios.loader_history_faults import StruckHistory
+from tests.scenarios.loader_line_faults import StruckLine
+from tests.scenarios.loader_steps import KILLED, STEPS
 
 SEED = int(os.environ.get("DATA_PLATFORM_TEST_SEED", "20130202"))
 EACH = 25  # faults of a kind in the full run; of kill -9 at one step of the loader
@@ -50,10 +52,10 @@ def matrix_bench(cloud: Cloud) -> Iterator[Bench]:
 @pytest.mark.scenario
 @pytest.mark.timeout(240)
 def test_faults_of_every_kind_leave_exactly_the_files_rows(matrix_bench: Bench, cloud: Cloud) -> None:
-    kinds = [kind for kind in loader_history.FAULTS if kind not in SLOW]
+    kinds = [kind for kind in loader_history_faults.FAULTS if kind not in SLOW]
     random.Random(SEED).shuffle(kinds)
     for number, some in enumerate(batches(kinds, 7)):
-        struck = History(matrix_bench, cloud, SEED + number).run(some)
+        struck = StruckHistory(matrix_bench, cloud, SEED + number).run(some)
         assert set(struck) == set(some)
 
 
@@ -63,7 +65,7 @@ def test_a_loader_killed_or_served_badly_leaves_exactly_the_files_rows(cloud: Cl
     kinds = [f"{KILLED}{step}" for step in QUICK_STEPS]
     kinds += ["SQS delivers five times", "SQS delivers out of order", "SQS refuses to delete"]
     kinds += ["rebuild, then its events from the queue", "rebuild, then replay of its dead letters"]
-    with Line.open(cloud, tmp_path, SEED) as line:
+    with StruckLine.open(cloud, tmp_path, SEED) as line:
         line.chapter(kinds)
         assert set(line.struck) == set(kinds)
 
@@ -106,8 +108,8 @@ def all_faults() -> tuple[list[str], list[str]]:
     """Every fault of the full run in a seeded order: those on the line, those in histories."""
     dice = random.Random(SEED)
     steps = [f"{KILLED}{step}" for step in STEPS] * EACH_STEP
-    others = [kind for kind in loader_line.FAULTS if kind.removeprefix(KILLED) not in STEPS] * EACH
-    on_the_line, in_histories = steps + others, list(loader_history.FAULTS) * EACH
+    others = [kind for kind in loader_line_faults.FAULTS if kind.removeprefix(KILLED) not in STEPS] * EACH
+    on_the_line, in_histories = steps + others, list(loader_history_faults.FAULTS) * EACH
     dice.shuffle(on_the_line)
     dice.shuffle(in_histories)
     assert len(on_the_line) + len(in_histories) >= LEAST
@@ -124,13 +126,13 @@ def test_a_thousand_faults_leave_exactly_the_files_rows(
     on_the_line, in_histories = (kinds[piece::PIECES] for kinds in all_faults())
     some: Sequence[str] = ()
     try:
-        with Line.open(cloud, tmp_path / "line", SEED + piece) as line:
+        with StruckLine.open(cloud, tmp_path / "line", SEED + piece) as line:
             for some in batches(on_the_line, CHAPTER):
                 line.struck.clear()
                 line.chapter(some)
                 report.add(line.struck, [])
         for number, some in enumerate(batches(in_histories, TOGETHER)):
-            report.add(History(matrix_bench, cloud, SEED + 100 + piece * 100 + number).run(some), [])
+            report.add(StruckHistory(matrix_bench, cloud, SEED + 100 + piece * 100 + number).run(some), [])
     except BaseException:
         report.add(Counter(), some)
         raise

@@ -25,7 +25,9 @@ from data_platform.loading.rebuild import rebuild_partition, verify_partition
 from data_platform.loading.warehouse import Warehouse
 from data_platform.local.cloud import Cloud
 from tests.loading.conftest import Bench, make_bench, rows
-from tests.scenarios.loader_history import LEASE_S, ROUNDS, History, Killed
+from tests.scenarios.loader_history import LEASE_S, ROUNDS
+from tests.scenarios.loader_history_faults import StruckHistory
+from tests.scenarios.loader_mortal import Killed
 
 DAYS = (date(2010, 1, 1) + timedelta(days=number) for number in itertools.count())
 KEYS = st.sampled_from(["a.parquet", "b.parquet", "c.parquet"])
@@ -104,7 +106,7 @@ class Loading(RuleBasedStateMachine):
 
     @initialize()
     def a_new_day(self) -> None:
-        self.history = History(self.bench, self.cloud, 0)
+        self.history = StruckHistory(self.bench, self.cloud, 0)
         self.bench.ds = next(DAYS)
         self.model = Model(self.bench.dataset.overwrite)
         self.events: list[ObjectEvent] = []

@@ -7,14 +7,14 @@ import pytest
 
 from data_platform.loading.register import TablePartition
 from data_platform.local.cloud import Cloud
-from tests.scenarios.loader_line import Line
+from tests.scenarios.loader_line_faults import StruckLine
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(900)]
 OUTAGE_S = 150.0
 EVERY_S = 2.0
 
 
-def live_through(line: Line) -> int:
+def live_through(line: StruckLine) -> int:
     """Objects and overwrites for the time of the outage; returns how many."""
     until = time.monotonic() + OUTAGE_S
     made = 0
@@ -25,7 +25,7 @@ def live_through(line: Line) -> int:
     return made
 
 
-def attempts(line: Line) -> list[int]:
+def attempts(line: StruckLine) -> list[int]:
     """Counted failures of every object version."""
     dataset = line.bench.dataset
     partitions = [TablePartition(dataset.domain, dataset.name, day) for day in line.days]
@@ -34,7 +34,7 @@ def attempts(line: Line) -> list[int]:
 
 
 def test_clickhouse_away_for_minutes(cloud: Cloud, tmp_path: Path) -> None:
-    with Line.open(cloud, tmp_path, 1) as line:
+    with StruckLine.open(cloud, tmp_path, 1) as line:
         line.chapter([])
         cloud.kill("clickhouse")
         made = live_through(line)
@@ -47,7 +47,7 @@ def test_clickhouse_away_for_minutes(cloud: Cloud, tmp_path: Path) -> None:
 
 
 def test_s3_away_for_minutes(cloud: Cloud, tmp_path: Path) -> None:
-    with Line.open(cloud, tmp_path, 2) as line:
+    with StruckLine.open(cloud, tmp_path, 2) as line:
         line.chapter([])
         faults = cloud.faults("aws")
         bucket = line.flow.settings.curated_bucket
