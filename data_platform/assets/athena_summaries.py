@@ -12,6 +12,7 @@ from data_platform.analytics.athena.run import AthenaRun, rebuild_service
 from data_platform.analytics.charts import picture
 from data_platform.analytics.report import Executions, reported
 from data_platform.assets.keys import summary_key
+from data_platform.assets.metadata import read_of
 from data_platform.catalog.models import Service
 from data_platform.clients import athena, aws
 from data_platform.settings import Settings
@@ -66,6 +67,9 @@ def _metadata(run: AthenaRun) -> Iterator[dict[str, Any]]:
     for table in run.tables:
         yield {
             "dagster/row_count": table.published.rows,
+            "read": read_of(
+                "curated/analytics/events", f"generation {table.published.generation}, {table.published.fingerprint}"
+            ),
             "service": run.service.name,
             "engine": "athena",
             "dagster/uri": table.url,

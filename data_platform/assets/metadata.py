@@ -1,5 +1,6 @@
 """What an asset tells about its columns and where they come from: table schema and column lineage."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,6 +10,12 @@ from data_platform.catalog.models import Column, Dataset, OtelLogsSource, Redshi
 
 if TYPE_CHECKING:
     from sqlglot.lineage import Node
+
+
+def read_of(source: str | Sequence[str], version: str, rows: int | None = None) -> dg.JsonMetadataValue:
+    """What a materialisation was made of: the source or sources, the version of it that was read, its rows if known."""
+    read = {"source": source if isinstance(source, str) else [*source], "version": version}
+    return dg.MetadataValue.json(read if rows is None else {**read, "rows": rows})
 
 
 def table_schema(dataset: Dataset, stage: Stage) -> dg.TableSchema:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from data_platform.assets.keys import Stage
+from data_platform.assets.keys import Stage, source_tables
+from data_platform.assets.metadata import read_of
 from data_platform.catalog.models import Dataset, OtelLogsSource
 from data_platform.clients import aws, postgres
 from data_platform.clients.classify import classify, explain
@@ -129,6 +130,8 @@ class StageRunner:
                 "query_id": str(result.query_id),
                 "warehouse_s": round(result.seconds, 3),
                 "sql": dg.MetadataValue.md(f"```sql\n{unload.sql}\n```"),
+                # Redshift gives a table no version: what was read is what this query saw.
+                "read": read_of(source_tables(dataset), f"as of query {result.query_id}", result.rows),
             },
         )
 
@@ -170,9 +173,7 @@ class StageRunner:
             "files": len(manifest.files),
             "generation": manifest.generation,
             "schema_version": manifest.schema_version,
-            "read": dg.MetadataValue.json(
-                {"source": manifest.source.reference, "version": manifest.source.version, "rows": manifest.source.rows}
-            ),
+            "read": read_of(manifest.source.reference, manifest.source.version, manifest.source.rows),
         }
 
     def _load(self, dataset: Dataset, ds: date) -> StageResult:
@@ -186,13 +187,7 @@ class StageRunner:
                 "dagster/uri": f"clickhouse://{dataset.domain}.{dataset.storage_name}/{ds.isoformat()}",
                 "objects": rebuilt.objects,
                 "generation": rebuilt.generation,
-                "read": dg.MetadataValue.json(
-                    {
-                        "source": f"curated/{dataset.key}",
-                        "version": f"generation {rebuilt.curated_generation}",
-                        "rows": rebuilt.rows,
-                    }
-                ),
+                "read": read_of(f"curated/{dataset.key}", f"generation {rebuilt.curated_generation}", rebuilt.rows),
             },
         )
 

@@ -18,6 +18,7 @@ from data_platform.analytics.sql_files import statement
 from data_platform.analytics.summaries import DATABASE, Summary, rebuild_summaries
 from data_platform.assets.athena_summaries import rebuild_on_athena
 from data_platform.assets.keys import Stage, summaries_op, summary_key
+from data_platform.assets.metadata import read_of
 from data_platform.catalog.models import Service
 from data_platform.clients import aws, clickhouse
 from data_platform.errors import ConfigurationError
@@ -128,6 +129,7 @@ def summary_assets(entry: Service, settings: Settings | None = None) -> dg.Asset
                         asset_key=summary_key(service, metric),
                         metadata={
                             "dagster/row_count": summary.rows,
+                            "read": read_of(EVENTS["clickhouse"].to_user_string(), f"revision {refreshed.revision}"),
                             "service": service.name,
                             "dagster/uri": url,
                             "bytes": size,

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 import dagster as dg
 
 from data_platform.assets.checks import NEXT_STEP
+from data_platform.assets.metadata import read_of
 from data_platform.catalog.keys import KeyFormatError, parse_object_identity
 from data_platform.catalog.models import UserStatistics
 from data_platform.clients import aws, postgres
@@ -217,6 +218,7 @@ def _check(name: str, breach: str, step: str, **measured: int) -> dg.AssetCheckR
 def _metadata(outcome: Outcome) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "dagster/uri": outcome.file.url,
+        "read": read_of(outcome.file.url, outcome.file.version, outcome.records),
         "dagster/partition_row_count": outcome.records,
         "status": outcome.status,
         "inserted": outcome.inserted,

@@ -23,6 +23,7 @@ from data_platform.settings import Settings
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
+NAMED = 50  # objects of a report that are named; the register has them all
 REPORTED = {Outcome.LOADED, Outcome.REPLACED}
 
 
@@ -75,7 +76,7 @@ class LoadReporter:
             batch = self._batches.setdefault((key.domain, key.table, key.ds.isoformat()), _Batch())
             batch.rows += loaded.result.rows
             batch.bytes += loaded.result.version.bytes
-            batch.objects.append(key.key)
+            batch.objects.append(loaded.result.version.identity)
             batch.batched += loaded.result.plan == Plan.LIST
             batch.latency_s = max(batch.latency_s, loaded.latency_s)
 
@@ -105,7 +106,7 @@ class LoadReporter:
                 "objects": len(batch.objects),
                 "latency_s": round(batch.latency_s, 3),
                 "batched": batch.batched,
-                "keys": dg.MetadataValue.json(batch.objects[:50]),
+                "read": dg.MetadataValue.json(batch.objects[:NAMED]),  # as s3://bucket/key@version
                 "loaded_by": "loader agent",
             },
         )

@@ -54,6 +54,8 @@ def test_an_event_says_where_what_and_of_what(runs: FlowRuns) -> None:
     assert f"FROM {flow.domain}.items" in value(unload, "sql")
     assert value(unload, "attempt") == 1
     assert value(curated, "dagster/uri").endswith(f"{flow.domain}/items/ds={day(10)}/_manifest.json")
+    query = value(unload, "query_id")
+    assert value(unload, "read") == {"source": [f"{flow.domain}.items"], "version": f"as of query {query}", "rows": 10}
     assert value(curated, "read") == {"source": value(unload, "dagster/uri"), "version": "attempt 1", "rows": 10}
     assert value(loaded, "read") == {"source": f"curated/{flow.domain}/items", "version": "generation 1", "rows": 10}
     assert (value(curated, "generation"), value(loaded, "generation"), value(loaded, "objects")) == (1, 1, 1)

@@ -2,12 +2,14 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +19,7 @@ from data_platform.analytics.report import NAMESPACE
 from data_platform.catalog import load_catalog
 from data_platform.cli.metrics import app
 from data_platform.clients import aws, clickhouse
+from data_platform.jobs.instance import open_instance
 from data_platform.local.cloud import Cloud
 from data_platform.local.sample.otel import SECONDS_A_DAY, LogObject, log_objects
 from data_platform.local.sample.shop import NANOSECONDS, SHOPS, shop_events
@@ -129,6 +132,13 @@ def test_one_command_makes_the_tables_and_late_logs_change_exactly_their_days(en
         assert executions(environment, "ExecutionsFailed", shop.service) == 0
         assert executions(environment, "ExecutionTime", shop.service) > 0
     compare(environment, delivered(DAYS))
+    with open_instance(environment.settings) as instance:
+        made = instance.get_latest_materialization_event(dg.AssetKey(["summaries", "theshop_brand", "dau"]))
+        assert made is not None
+        assert made.asset_materialization is not None
+        read: Any = made.asset_materialization.metadata["read"].value
+        assert read["source"] == "clickhouse/analytics/events"
+        assert re.fullmatch(r"revision \d+", read["version"])
 
     again = rebuild(*ONE)
     assert (again["curated_days"], again["loaded_days"]) == (0, 0)

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import dagster as dg
 import pytest
@@ -155,6 +156,8 @@ def test_a_drop_becomes_rows_assets_and_checks(
     }  # fmt: skip
     (event,) = result.asset_materializations_for_node("user_statistics__files")[-1:]
     assert event.metadata["inserted"].value == 100
+    read: Any = event.metadata["read"].value
+    assert (read["rows"], unquote(request.partition_key or "").endswith(f"@{read['version']}")) == (100, True)
     table = instance.get_latest_materialization_event(TABLE_KEY)
     assert table is not None
     assert table.asset_materialization is not None
