@@ -10,9 +10,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from data_platform.analytics.blocks import refresh_blocks
 from data_platform.analytics.metrics import METRICS
 from data_platform.analytics.summaries import metric_sql, rebuild_summaries
 from data_platform.catalog import load_catalog
-from data_platform.catalog.ddl import database_ddl, table_ddl
+from data_platform.catalog.ddl import database_ddl, literal, table_ddl
 from data_platform.catalog.models import Service
 from data_platform.loading.schema import platform_ddl
 from data_platform.local.process import EngineProcess
@@ -30,7 +31,7 @@ from data_platform.local.process import EngineProcess
 EVENTS, USERS, DAYS = 20_000_000, 400_000, 60
 FIRST = date(2024, 1, 1)
 SERVICE = Service(name="bench")
-SAMPLES = 3
+SAMPLES = 5
 LIMITS = {  # at most
     "seven tables from the blocks, s": 2.0,
     "rolling MAU from the bitmaps, ms": 50.0,
@@ -45,13 +46,15 @@ INSERT INTO {table} (service_name, event_time, event_date, event_name, user_id, 
 SELECT 'bench', toDateTime64('{day} 00:00:00', 9, 'UTC') + toIntervalSecond(visit % 84000 + 40 * (number % 6)),
     toDate('{day}'), ['page_view', 'product_view', 'add_to_cart', 'search', 'purchase', 'login'][rand(1) % 6 + 1],
     if(visit % 10 = 0, NULL, concat('user-', leftPad(toString(visit % {users}), 12, '0'))),
-    if(visit % 10 = 1, NULL, lower(hex(sipHash128('{day}', visit)))),
-    map('page', toString(number % 97)), lower(hex(sipHash128('t', visit))), lower(hex(sipHash128('{day}', number))),
+    if(visit % 10 = 1, NULL, lower(hex(sipHash128('{seed}', visit)))),
+    map('page', toString(number % 97)), lower(hex(sipHash128('t', visit))), lower(hex(sipHash128('{seed}', number))),
     '{day}/log', number, toDate('{day}'), 'bench'
-FROM (SELECT number, cityHash64('{day}', intDiv(number, 6)) AS visit FROM numbers({rows}))
+FROM (SELECT number, cityHash64('{seed}', intDiv(number, 6)) AS visit FROM numbers({rows}))
 """
 SAVE = "INSERT INTO FUNCTION file('{file}', Parquet) SELECT * FROM analytics.events WHERE _ds = '{day}'"
-BARE = "INSERT INTO analytics.bare SELECT * FROM file('{file}', Parquet)"
+BARE = "INSERT INTO analytics.bare SELECT * FROM {source}"
+BUCKET = "benchmark"
+COLUMNS = "SELECT name, type FROM system.columns WHERE database = 'analytics' AND table = 'events' ORDER BY position"
 
 
 class NoLocks:
@@ -86,12 +89,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         state: Path = options.state or Path(folder)
         with shop(state / "short", DAYS // 10, scale) as short:
-            day, retention = short.one_more_day()
-            shorter = day - retention
+            _, shorter = short.one_more_day()
         with shop(state / "long", DAYS, scale) as long:
-            day, retention = long.one_more_day()
-            found["ten times the history, without retention"] = (day - retention) / shorter
-            found["one more day / bare insert of it"] = day / long.bare_insert(Path(folder) / "day.parquet")
+            day, longer = long.one_more_day()
+            found["ten times the history, without retention"] = longer / shorter
+            bare, local = long.bare_insert(Path(folder))
+            found["one more day / bare insert of it"] = day / bare
+            print(f"one more day / bare insert of it from a file beside the server: {day / local:.2f}")
             times = long.warm()
             found["seven tables from the blocks, s"] = sum(times.values())
             found["rolling MAU from the bitmaps, ms"] = times["mau"] * 1000
@@ -130,6 +134,25 @@ def shop(state: Path, history: int, scale: int) -> Generator["Shop"]:
         engine.stop()
 
 
+@contextmanager
+def s3_object(state: Path, file: Path) -> Generator[tuple[str, str, str]]:
+    """The file as an object of the embedded S3: its URL, key id and secret."""
+    import boto3
+
+    engine = EngineProcess.with_free_ports("aws", state).start()
+    try:
+        env = engine.env
+        endpoint, key, secret = (env[f"AWS_{name}"] for name in ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY"))
+        s3: Any = boto3.client(
+            "s3", endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key=secret, region_name="us-east-1"
+        )
+        s3.create_bucket(Bucket=BUCKET)
+        s3.upload_file(str(file), BUCKET, file.name)
+        yield f"{endpoint}/{BUCKET}/{file.name}", key, secret
+    finally:
+        engine.stop()
+
+
 class Shop:
     """`days` of history, `rows` events a day."""
 
@@ -149,10 +172,10 @@ class Shop:
         took = seconds(self.increment)
         print(f"{len(self.history)} days of {self.rows:,} events: {took:.1f} s to bring the tables up to date")
 
-    def generate(self, day: date) -> None:
-        """One day's events."""
+    def generate(self, day: date, seed: str = "") -> None:
+        """One day's events; others by another seed."""
         self.client.command(
-            GENERATE.format(table="analytics.events", day=day, rows=self.rows, users=self.users),
+            GENERATE.format(table="analytics.events", day=day, seed=seed or day, rows=self.rows, users=self.users),
             settings={"insert_deduplicate": 0},
         )
 
@@ -160,39 +183,50 @@ class Shop:
         """Its events gone again."""
         self.client.command(f"ALTER TABLE analytics.events DROP PARTITION '{day}'")
 
-    def increment(self) -> tuple[float, float]:
-        """Seconds to bring blocks and tables up to date, and how many of them the retention took."""
-        started = time.perf_counter()
+    def increment(self, metrics: Sequence[str] = tuple(METRICS)) -> None:
+        """Bring blocks and tables up to date."""
         refresh_blocks(self.client, LOCKS, [SERVICE])
-        rebuild_summaries(self.client, LOCKS, SERVICE, [name for name in METRICS if name != "retention"], self.next)
-        retention = seconds(lambda: rebuild_summaries(self.client, LOCKS, SERVICE, ["retention"], self.next))
-        return time.perf_counter() - started, retention
+        rebuild_summaries(self.client, LOCKS, SERVICE, metrics, self.next)
 
     def one_more_day(self) -> tuple[float, float]:
-        """Seconds for the day after the history, and how many of them the retention took: the medians."""
-        samples: list[tuple[float, float]] = []
-        for _ in range(SAMPLES):
-            self.generate(self.next)
-            samples.append(self.increment())
-            self.drop(self.next)
-            self.increment()
-        whole, retention = (statistics.median(each[n] for each in samples) for n in (0, 1))
-        print(f"{len(self.history)} days: one more day {whole:.2f} s, of it retention {retention:.2f} s")
-        return whole, retention
+        """Seconds for the day after the history, and without the retention: the medians, each of days never seen."""
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for sample in range(SAMPLES):
+            for retention, found in times.items():
+                metrics = [name for name in METRICS if retention or name != "retention"]
+                self.generate(self.next, f"{self.next} {sample} {retention}")
+                found.append(seconds(partial(self.increment, metrics)))
+                self.drop(self.next)
+                self.increment()
+        whole, without = (statistics.median(times[retention]) for retention in (True, False))
+        print(f"{len(self.history)} days: one more day {whole:.2f} s, without the retention {without:.2f} s")
+        return whole, without
 
-    def bare_insert(self, file: Path) -> float:
-        """Seconds of INSERT SELECT of the day's Parquet and nothing else: the median."""
+    def bare_insert(self, folder: Path) -> tuple[float, float]:
+        """Seconds of INSERT SELECT of the day's Parquet and nothing else, from S3 and from a local file: the medians.
+
+        Its structure is known beforehand: the statement is not made to look for it.
+        """
+        file = folder / "day.parquet"
         self.generate(self.next)
         self.client.command("CREATE TABLE IF NOT EXISTS analytics.bare AS analytics.events")
         self.client.command(SAVE.format(day=self.next, file=file))
         self.drop(self.next)
-        samples: list[float] = []
-        for _ in range(SAMPLES):
-            self.client.command("TRUNCATE TABLE analytics.bare SYNC")
-            samples.append(seconds(lambda: self.client.command(BARE.format(file=file))))
+        structure = literal(", ".join(f"{name} {kind}" for name, kind in self.client.query(COLUMNS).result_rows))
+        with s3_object(folder / "aws", file) as (url, key, secret):
+            sources = (
+                f"s3('{url}', '{key}', '{secret}', 'Parquet', {structure})",
+                f"file('{file}', Parquet, {structure})",
+            )
+            samples: dict[str, list[float]] = {source: [] for source in sources}
+            for _ in range(SAMPLES):
+                for source, found in samples.items():
+                    self.client.command("TRUNCATE TABLE analytics.bare SYNC")
+                    found.append(seconds(partial(self.client.command, BARE.format(source=source))))
         self.client.command("DROP TABLE analytics.bare SYNC")
-        print(f"bare insert of a day's Parquet {statistics.median(samples):.2f} s")
-        return statistics.median(samples)
+        remote, local = (statistics.median(samples[source]) for source in sources)
+        print(f"bare insert of a day's Parquet {remote:.2f} s, from a file beside the server {local:.2f} s")
+        return remote, local
 
     def warm(self) -> dict[str, float]:
         """Seconds of each metric over the whole history, from the blocks: the best of three."""

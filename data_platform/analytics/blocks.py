@@ -4,20 +4,22 @@ One refresh at a time, under one lock. Killed anywhere, the next one does the sa
 to change is written ahead, what it was built from behind. Days are replaced, never added to, so replays change nothing.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data_platform.analytics.copies import find_losers, stage_uids
-from data_platform.analytics.plan import Piece, ServicePlan, pieces
+from data_platform.analytics.copies import UidTables, find_losers, stage_uids
+from data_platform.analytics.plan import PIECES, Piece, ServicePlan, pieces
 from data_platform.analytics.sessions import gap_linked, id_linked, stage_sessions
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.state import Events, note_changes, plan, read_events, read_known, write_built
-from data_platform.analytics.store import DATABASE, BlockStore, Pair, partition_of, together
+from data_platform.analytics.state import Events, note_changes, plan, read, write_built
+from data_platform.analytics.store import DATABASE, SCRATCH, BlockStore, Pair, both, together
 from data_platform.analytics.user_ids import assign_ids, stage_bitmaps
 from data_platform.catalog.models import Service
 
@@ -36,8 +38,10 @@ _COLUMNS = {
         *("viewed", "carts", "first_view", "last_cart", "carted", "users"),
     ),
 }
-_STAGED = (*_COLUMNS, "day_users", "record_uids", "sessions", "session_days")
-_SCRATCH = ("losers", "kept", "day_ids", "fresh_ids", "sessions_raw")
+# Made of the events that lie in a day, and of the sessions that started on it, wherever their parts lie.
+_BY_DAY = ("session_parts", "event_days", "user_days", "day_users", "record_uids")
+_BY_START = ("sessions", "session_days")
+_OF_USERS = ("day_users", "day_ids", "fresh_ids")
 
 
 class Locks(Protocol):
@@ -74,7 +78,7 @@ def refresh_blocks(
     with locks.hold(LOCK, wait_s=wait_s) as lease:
         store = BlockStore(client, [service.name for service in services])
         store.prepare(cluster)
-        events, known = read_events(store), read_known(store)
+        events, known = read(store)
         plans = plan(store, services, events, known)
         revision = known.next_revision()
         dirty = {name: each for name, each in plans.items() if each.clear}
@@ -86,6 +90,14 @@ def refresh_blocks(
     return Refreshed(days, revision, time.monotonic() - started, store.statements, store.bytes_read)
 
 
+@dataclass(frozen=True)
+class _Links:
+    """Days whose sessions may change with those built, themselves too; and those linked by a session.id."""
+
+    days: set[Pair]
+    by_id: set[Pair]
+
+
 @dataclass
 class _Build:
     store: BlockStore
@@ -93,95 +105,130 @@ class _Build:
     events: Events
     revision: int
     check: Callable[[], None]  # raises when the lock is lost
-    twins: dict[str, str] = field(default_factory=dict[str, str])  # by block the table that will replace its days
-    scratch: dict[str, str] = field(default_factory=dict[str, str])
+    _tables: dict[str, str] = field(default_factory=dict[str, str])
+    _making: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, plans: Mapping[str, ServicePlan]) -> dict[str, ServicePlan]:
         """Build the days of the plans, and those that share records with them; returns the plans with these."""
-        store = self.store
-        held = self._prepare()
-        first = [*self._pieces(plans)]
-        loaded = first[0] if len(first) == 1 else None  # its events are read once for everything
-        if loaded:
-            self._load(loaded)
-        wanted = stage_uids(
-            *(store, self.services, plans, self.events.rows, held.get("record_uids", set())),
-            *(self.twins["record_uids"], self.scratch["kept"] if loaded else None),
-        )
-        cleared = {(name, day) for name, each in wanted.items() for day in each.clear}
-        # The sessions that the old parts of these days belong to; the new ones are known behind the swap.
-        linked = cleared.copy()
-        if {partition_of("session_parts", day) for _, day in cleared} & held.get("session_parts", set()):
-            linked |= id_linked(store, cleared) | gap_linked(store, cleared)
-        note_changes(store, self.revision, {"events": cleared, "sessions": linked})
-        if (
-            find_losers(store, self.services, wanted, self.twins["record_uids"], self.scratch["losers"])
-            or wanted != plans
-        ):
-            loaded = None  # it has what does not count, or not all
-        for piece in [loaded] if loaded else self._pieces(wanted):
-            if piece is not loaded:
-                self._load(piece)
-            together([partial(self._fill, block, piece) for block in _COLUMNS])
-        together([partial(self._users, cleared), partial(self._sessions, cleared, linked)])
+        first = list(islice(self._pieces(plans), 2))
+        if len(first) == 1:
+            wanted, links = self._at_once(plans, first[0])
+        else:
+            wanted, _ = self._copies(plans)
+            links = self._by_pieces(wanted)
+        cleared = _pairs(wanted)
+        note_changes(self.store, self.revision, {"events": cleared, "sessions": links.days})
+        self._replace(_BY_DAY[:1], cleared)
+        together([partial(self._replace, _BY_DAY[1:], cleared), partial(self._sessions, cleared, links)])
         return wanted
 
-    def _prepare(self) -> dict[str, set[str]]:
-        """Make the tables of this refresh; returns the partitions of the blocks."""
-        store, held = self.store, dict[str, set[str]]()
+    def _at_once(self, plans: Mapping[str, ServicePlan], piece: Piece) -> tuple[dict[str, ServicePlan], _Links]:
+        """Stage what follows from the events of the only piece, while copies of its records are looked for.
 
-        def stage(block: str) -> None:
-            self.twins[block] = store.staged(block)
+        Records hardly ever have copies. Where some have, what was staged is staged again, with all the days they need.
+        """
+        self.store.threads = 1  # as many statements go side by side as fit
+        (wanted, lost), links = both(partial(self._copies, plans), partial(self._of_piece, piece, _pairs(plans)))
+        if lost or wanted != plans:
+            together([partial(self.store.truncate, self._table(name)) for name in (*_COLUMNS, *_OF_USERS)])
+            links = self._by_pieces(wanted)
+        return wanted, links
 
-        def make(name: str) -> None:
-            self.scratch[name] = store.scratch(name)
+    def _of_piece(self, piece: Piece, cleared: set[Pair]) -> _Links:
+        self._load(piece)
 
-        def look() -> None:
-            held.update(store.partitions())
+        def sessions() -> _Links:
+            together([partial(self._fill_parts, source, piece) for source in PIECES])
+            self._keep_others(("session_parts",), cleared)
+            return self._link(cleared)
 
-        together([look, *(partial(stage, block) for block in _STAGED), *(partial(make, name) for name in _SCRATCH)])
-        return held
+        def users() -> None:
+            self._fill("event_days", piece)
+            self._fill("user_days", piece)
+            self._stage_users(cleared)
+
+        return both(sessions, users)[0]
+
+    def _by_pieces(self, plans: Mapping[str, ServicePlan]) -> _Links:
+        """Stage the days of the plans, as many at a time as fit into memory."""
+        cleared = _pairs(plans)
+        for piece in self._pieces(plans):
+            self.store.truncate(self._table("kept"))
+            self._load(piece)
+            parts = [partial(self._fill_parts, source, piece) for source in PIECES]
+            together([*parts, partial(self._fill, "event_days", piece), partial(self._fill, "user_days", piece)])
+        self._keep_others(("session_parts",), cleared)
+        return both(partial(self._link, cleared), partial(self._stage_users, cleared))[0]
+
+    def _copies(self, plans: Mapping[str, ServicePlan]) -> tuple[dict[str, ServicePlan], bool]:
+        """Stage the records; returns the plans with all days that share records, and whether records do not count."""
+        held = self.store.partitions().get("record_uids", set())
+        uids = UidTables(self._table("record_uids"), held, self._table("new_uids"))
+        wanted = stage_uids(self.store, self.services, plans, self.events.rows, uids)
+        lost = find_losers(self.store, self.services, wanted, uids.twin, self._table("losers"))
+        self._keep_others(("record_uids",), _pairs(wanted))
+        return wanted, lost
 
     def _pieces(self, plans: Mapping[str, ServicePlan]) -> Iterator[Piece]:
         return pieces(self.services, {name: each.build for name, each in plans.items()}, self.events.rows, CHUNK_ROWS)
 
     def _load(self, piece: Piece) -> None:
-        """Put the events of the piece into `kept`, instead of what is there."""
-        kept = self.scratch["kept"]
-        self.store.truncate(kept)
+        """Put the events of the piece into `kept`, each once as far as is known."""
         self.store.run(
-            f"INSERT INTO {kept} {statement('blocks/kept', losers=self.scratch['losers'])}",
+            f"INSERT INTO {self._table('kept')} {statement('blocks/kept', losers=self._table('losers'))}",
             piece.parameters,
             targets=piece.pairs,
             stretches=piece.stretches,
         )
 
-    def _fill(self, block: str, piece: Piece) -> None:
-        """Add what a block has of the events in `kept`."""
+    def _fill_parts(self, source: str, piece: Piece) -> None:
+        """Add to the twin of session_parts what `source` takes of the events in `kept`."""
+        self._fill("session_parts", piece, pieces=statement(f"blocks/{source}", kept=self._table("kept")))
+
+    def _fill(self, block: str, piece: Piece, **names: str) -> None:
+        """Add to the twin of a block what it has of the events in `kept`."""
         columns = ", ".join(_COLUMNS[block])
         self.store.run(
-            f"INSERT INTO {self.twins[block]} ({columns}) "
-            f"SELECT {columns} FROM ({statement(f'blocks/{block}', kept=self.scratch['kept'])})",
+            f"INSERT INTO {self._table(block)} ({columns}) "
+            f"SELECT {columns} FROM ({statement(f'blocks/{block}', kept=self._table('kept'), **names)})",
             {"view": piece.profile.view, "cart": piece.profile.cart},
         )
 
-    def _users(self, pairs: set[Pair]) -> None:
-        """Replace the days of `pairs` in what does not stand on sessions."""
-        assign_ids(self.store, self.twins["user_days"], self.scratch["day_ids"], self.scratch["fresh_ids"])
-        stage_bitmaps(self.store, self.twins["day_users"], self.scratch["day_ids"], self.scratch["fresh_ids"])
-        self._replace(("event_days", "day_users", "user_days", "record_uids"), pairs)
+    def _link(self, cleared: set[Pair]) -> _Links:
+        """Which days' sessions have parts in `cleared`, as they are or as they are staged."""
+        parts = self._table("session_parts")
+        by_id = id_linked(self.store, cleared, parts)
+        return _Links(cleared | by_id | gap_linked(self.store, cleared, parts), by_id)
 
-    def _sessions(self, cleared: set[Pair], linked: set[Pair]) -> None:
-        """Replace the parts of sessions, then the sessions that started on `linked` or have new parts in `cleared`."""
-        store = self.store
-        self._replace(("session_parts",), cleared)
-        by_id = id_linked(store, cleared)
-        pairs = linked | by_id | gap_linked(store, cleared)
-        if pairs - linked:
-            note_changes(store, self.revision, {"sessions": pairs - linked})
-        stage_sessions(store, pairs, (cleared, by_id), self.scratch["sessions_raw"], self.twins)
-        self._replace(("sessions", "session_days"), pairs)
+    def _stage_users(self, cleared: set[Pair]) -> None:
+        """Give new users their ids and stage the bitmaps; ids of users who then do not count do no harm."""
+        day_ids, fresh_ids = self._table("day_ids"), self._table("fresh_ids")
+        assign_ids(self.store, self._table("user_days"), day_ids, fresh_ids)
+        stage_bitmaps(self.store, self._table("day_users"), day_ids, fresh_ids)
+        self._keep_others(("event_days", "user_days", "day_users"), cleared)
+
+    def _sessions(self, cleared: set[Pair], links: _Links) -> None:
+        """Replace the sessions that started on the linked days; the new parts are in place."""
+        twins = {block: self._table(block) for block in (*_BY_START, "session_parts")}
+        stage_sessions(self.store, links.days, (cleared, links.by_id), self._table("sessions_raw"), twins)
+        self._keep_others(_BY_START, links.days)
+        self._replace(_BY_START, links.days)
+
+    def _keep_others(self, blocks: Sequence[str], pairs: set[Pair]) -> None:
+        self.store.keep_others({block: self._table(block) for block in blocks}, pairs)
 
     def _replace(self, blocks: Sequence[str], pairs: set[Pair]) -> None:
         self.check()
-        self.store.replace({block: self.twins[block] for block in blocks}, pairs)
+        self.store.replace({block: self._table(block) for block in blocks}, pairs)
+
+    def _table(self, name: str) -> str:
+        """The scratch table, or the twin of the block, made when it is first asked for."""
+        with self._making:
+            if name not in self._tables:
+                make = self.store.scratch if name in SCRATCH else self.store.staged
+                self._tables[name] = make(name)
+            return self._tables[name]
+
+
+def _pairs(plans: Mapping[str, ServicePlan]) -> set[Pair]:
+    return {(name, day) for name, each in plans.items() for day in each.clear}

@@ -10,6 +10,8 @@ from data_platform.analytics.days import days_touched, local_days
 from data_platform.analytics.sql_files import statement
 from data_platform.catalog.models import Service
 
+PIECES = ("id_pieces", "gap_pieces")  # where the parts of sessions in a day come from
+PARTS = ("id_parts", "gap_parts")  # and the sessions from their parts
 Signatures = Mapping[date, int]  # of the partitions of analytics.events, by UTC day
 
 
@@ -46,10 +48,8 @@ class ServicePlan:
 def config_of(service: Service) -> int:
     """A digest of what the blocks of a service depend on besides the events."""
     texts = [str(Profile.of(service)), str(service.min_data_date)]
-    texts += [
-        statement(f"blocks/{name}")
-        for name in ("kept", "event_days", "user_days", "session_parts", "sessions", "record_uids", "losers")
-    ]
+    made_of = ("kept", "event_days", "user_days", "session_parts", *PIECES, "sessions", *PARTS, "record_uids", "losers")
+    texts += [statement(f"blocks/{name}") for name in made_of]
     return int.from_bytes(hashlib.sha256("\n".join(texts).encode()).digest()[:8], "big")
 
 

@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import partial
 
 from data_platform.analytics.days import DAY
-from data_platform.analytics.plan import chunks
+from data_platform.analytics.plan import PARTS, chunks
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import BlockStore, Pair
+from data_platform.analytics.store import BlockStore, Pair, together
 
 SESSION_DAYS = 31  # whose sessions are put together at once
 # Of the parts of a user's events without session.id only one this long can carry a session over a whole day; the
@@ -15,21 +16,22 @@ SESSION_DAYS = 31  # whose sessions are put together at once
 WHOLE_DAY_NS = 20 * 3600 * 10**9
 
 
-def id_linked(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
-    """Days with parts of the sessions, by session.id, that have a part in `pairs`."""
+def id_linked(store: BlockStore, pairs: set[Pair], staged: str) -> set[Pair]:
+    """Days with parts of the sessions, by session.id, that have a part in `pairs`, present or staged."""
     if not pairs:
         return set()
-    return {(str(name), day) for name, day in store.rows(statement("blocks/id_links"), targets=sorted(pairs))}
+    rows = store.rows(statement("blocks/id_links", staged=staged), targets=sorted(pairs))
+    return {(str(name), day) for name, day in rows}
 
 
-def gap_linked(store: BlockStore, pairs: set[Pair]) -> set[Pair]:
-    """Days with parts of users' events without session.id that are of one session with parts in `pairs`."""
+def gap_linked(store: BlockStore, pairs: set[Pair], staged: str) -> set[Pair]:
+    """Days with parts of users' events without session.id that are of one session with parts in `pairs`, or staged."""
     found: set[Pair] = set()
     seen = set(pairs)
     frontier = set(pairs)
     while frontier:
         rows = store.rows(
-            statement("blocks/gap_links", whole_day_ns=str(WHOLE_DAY_NS)),
+            statement("blocks/gap_links", staged=staged, whole_day_ns=str(WHOLE_DAY_NS)),
             {"near": _near(day for _, day in frontier)},
             targets=sorted(frontier),
         )
@@ -48,24 +50,28 @@ def stage_sessions(
     `linked`: days whose id_linked days are known, and these.
     """
     known, by_id = linked
+    of_raw = {
+        "sessions": f"SELECT service, day, events, duration_ns, viewed, carted FROM {raw}",
+        "session_days": f"SELECT service, day, count(), uniqExactArray(users) FROM {raw} GROUP BY service, day",
+    }
     for number, piece in enumerate(chunks([*{day for _, day in pairs}], defaultdict(lambda: 1), SESSION_DAYS)):
         within = set(piece)
         targets = {pair for pair in pairs if pair[1] in within}
         if number:
             store.truncate(raw)
-        store.run(
-            f"INSERT INTO {raw} {statement('blocks/sessions')}",
-            {"gap_days": _gap_days(store, within)},
-            targets=sorted(targets),
-            piece=sorted(targets | by_id | id_linked(store, targets - known)),
-        )
-        store.run(
-            f"INSERT INTO {twins['sessions']} SELECT service, day, events, duration_ns, viewed, carted FROM {raw}"
-        )
-        store.run(
-            f"INSERT INTO {twins['session_days']} "
-            f"SELECT service, day, count(), uniqExactArray(users) FROM {raw} GROUP BY service, day"
-        )
+        of_ids = targets | by_id | id_linked(store, targets - known, twins["session_parts"])
+        of_gaps = _gap_days(store, within)
+
+        def put(parts: str, targets: set[Pair] = targets, ids: set[Pair] = of_ids, gaps: list[date] = of_gaps) -> None:
+            store.run(
+                f"INSERT INTO {raw} {statement('blocks/sessions', parts=statement(f'blocks/{parts}'))}",
+                {"gap_days": gaps},
+                targets=sorted(targets),
+                piece=sorted(ids),
+            )
+
+        together([partial(put, each) for each in PARTS])
+        together([partial(store.run, f"INSERT INTO {twins[block]} {sql}") for block, sql in of_raw.items()])
 
 
 def _gap_days(store: BlockStore, days: Iterable[date]) -> list[date]:

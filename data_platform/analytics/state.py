@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
 from data_platform.analytics.plan import Built, ServicePlan, config_of, plan_service
-from data_platform.analytics.store import DATABASE, BlockStore, Pair
+from data_platform.analytics.store import DATABASE, BlockStore, Pair, together
 from data_platform.catalog.models import Service
 
 NEVER = date(1970, 1, 1)  # the row of `built` that marks a finished refresh
@@ -37,48 +38,50 @@ class Known:
         return max(time.time_ns(), self.newest + 1)
 
 
-def read_events(store: BlockStore) -> Events:
-    """The partitions as they are."""
-    rows = store.rows(
-        "SELECT parts.ds, rows, cityHash64(rows, objects.digest) FROM ("
-        " SELECT toDate(partition) AS ds, sum(rows) AS rows FROM system.parts"
-        " WHERE database = 'analytics' AND table = 'events' AND active GROUP BY partition) AS parts "
-        "LEFT JOIN (SELECT ds, cityHash64(arraySort(groupArray(object))) AS digest FROM ("
-        "  SELECT ds, object, state FROM platform.objects WHERE domain = 'analytics' AND table = 'events'"
-        "  ORDER BY generation DESC, revision DESC LIMIT 1 BY ds, object)"
-        " WHERE state = 'loaded' GROUP BY ds) AS objects ON objects.ds = parts.ds "
-        "WHERE rows > 0"
-    )
-    return Events({row[0]: int(row[1]) for row in rows}, {row[0]: int(row[2]) for row in rows})
+EVENTS = (
+    "SELECT parts.ds, rows, cityHash64(rows, objects.digest) FROM ("
+    " SELECT toDate(partition) AS ds, sum(rows) AS rows FROM system.parts"
+    " WHERE database = 'analytics' AND table = 'events' AND active GROUP BY partition) AS parts "
+    "LEFT JOIN (SELECT ds, cityHash64(arraySort(groupArray(object))) AS digest FROM ("
+    "  SELECT ds, object, state FROM platform.objects WHERE domain = 'analytics' AND table = 'events'"
+    "  ORDER BY generation DESC, revision DESC LIMIT 1 BY ds, object)"
+    " WHERE state = 'loaded' GROUP BY ds) AS objects ON objects.ds = parts.ds "
+    "WHERE rows > 0"
+)
+BUILT = (
+    f"SELECT service, ds, signature, config, revision FROM {DATABASE}.built FINAL "
+    "WHERE service IN {services:Array(String)}"
+)
+CHANGES = (
+    "SELECT changes.service, groupUniqArrayIf(day, revision > built.done), max(revision) "
+    f"FROM {DATABASE}.changes AS changes FINAL LEFT JOIN ("
+    f" SELECT service, max(revision) AS done FROM {DATABASE}.built WHERE ds = '1970-01-01' GROUP BY service"
+    ") AS built ON built.service = toString(changes.service) "
+    "WHERE changes.service IN {services:Array(String)} GROUP BY changes.service"
+)
 
 
-def read_known(store: BlockStore) -> Known:
-    """What earlier refreshes noted down."""
+def read(store: BlockStore) -> tuple[Events, Known]:
+    """The partitions as they are, and what earlier refreshes noted down."""
+    events, noted, changes = together([partial(store.rows, sql) for sql in (EVENTS, BUILT, CHANGES)])
     signatures: dict[str, dict[date, int]] = defaultdict(dict)
     configs: dict[str, int] = {}
     newest = 0
-    for name, ds, signature, config, revision in store.rows(
-        f"SELECT service, ds, signature, config, revision FROM {DATABASE}.built FINAL "
-        "WHERE service IN {services:Array(String)}"
-    ):
+    for name, ds, signature, config, revision in noted:
         newest = max(newest, int(revision))
         if ds == NEVER:
             configs[str(name)] = int(config)
         elif signature:
             signatures[str(name)][ds] = int(signature)
     pending: dict[str, Sequence[date]] = {}
-    for name, days, revision in store.rows(
-        "SELECT changes.service, groupUniqArrayIf(day, revision > built.done), max(revision) "
-        f"FROM {DATABASE}.changes AS changes FINAL LEFT JOIN ("
-        f" SELECT service, max(revision) AS done FROM {DATABASE}.built WHERE ds = '1970-01-01' GROUP BY service"
-        ") AS built ON built.service = toString(changes.service) "
-        "WHERE changes.service IN {services:Array(String)} GROUP BY changes.service"
-    ):
+    for name, days, revision in changes:
         newest = max(newest, int(revision))
         if days:
             pending[str(name)] = days
-    built = {name: Built(signatures[name], configs.get(name)) for name in store.services}
-    return Known(built, pending, newest)
+    return (
+        Events({row[0]: int(row[1]) for row in events}, {row[0]: int(row[2]) for row in events}),
+        Known({name: Built(signatures[name], configs.get(name)) for name in store.services}, pending, newest),
+    )
 
 
 def plan(store: BlockStore, services: Sequence[Service], events: Events, known: Known) -> dict[str, ServicePlan]:

@@ -7,12 +7,12 @@ import secrets
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_platform.analytics.sql_files import schema_ddl
 from data_platform.catalog.ddl import on_cluster
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.external import ExternalData
 
 DATABASE = "analytics_blocks"
-LAYOUT = "layout 2"  # of schema.sql; blocks of another one are made anew
+LAYOUT = "layout 3"  # of schema.sql; blocks of another one are made anew
 MONTHLY = frozenset({"event_days", "session_days", "day_users"})  # the others have a partition a day
 SWAPS_AT_ONCE = 100
 AT_ONCE = 4  # statements side by side
@@ -39,24 +39,30 @@ SCRATCH = {
     "repeated": "hash UInt64",
     "losers": "source_object String, source_position UInt64",
     "kept": "service LowCardinality(String), day Date, event_time DateTime64(9, 'UTC'), "
-    "event_name LowCardinality(String), user_id Nullable(String), session_id Nullable(String), "
-    "uid_hash Nullable(UInt64), place UInt64",
+    "event_name LowCardinality(String), user_id Nullable(String), session_id Nullable(String), place UInt64",
+    "new_uids": "service LowCardinality(String), bucket UInt32, rests Array(UInt32)",
     "day_ids": "service LowCardinality(String), day Date, user_id String, id UInt32",
     "fresh_ids": "service LowCardinality(String), user_id String, id UInt32",
     "sessions_raw": "service LowCardinality(String), day Date, events UInt64, duration_ns Int64, viewed Bool, "
     "carted Bool, users Array(String)",
 }
 
+T = TypeVar("T")
+S = TypeVar("S")
 Pair = tuple[str, date]  # a service and one of its local days
 Rows = Iterable[tuple[object, ...]]
 
 
 @dataclass
 class BlockStore:
-    """One refresh's hands on the tables; made under the lock. Counts its statements and the bytes they read."""
+    """One refresh's hands on the tables; made under the lock. Counts its statements and the bytes they read.
+
+    `threads`: of a statement in the server, when several go side by side; None leaves it to the server.
+    """
 
     client: "Client"
     services: list[str]
+    threads: int | None = None
     statements: int = 0
     bytes_read: int = 0
     _token: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -85,7 +91,7 @@ class BlockStore:
         done = self.client.command(
             sql,
             parameters={"services": self.services, **(parameters or {})},
-            settings=dict(SETTINGS),
+            settings={**SETTINGS, **self._threads()},
             external_data=_travelling(tables),
         )
         self._count(int(getattr(done, "summary", {}).get("read_bytes", 0)))
@@ -93,7 +99,10 @@ class BlockStore:
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None, **tables: Rows) -> Sequence[Sequence[Any]]:
         """The rows of a query; `tables` travel with it under their names."""
         found = self.client.query(
-            sql, parameters={"services": self.services, **(parameters or {})}, external_data=_travelling(tables)
+            sql,
+            parameters={"services": self.services, **(parameters or {})},
+            settings=self._threads(),
+            external_data=_travelling(tables),
         )
         self._count(int(found.summary.get("read_bytes", 0)))
         return found.result_rows
@@ -142,14 +151,7 @@ class BlockStore:
             held[f"{DATABASE}.`{table}`" if "__" in table else str(table)].add(str(partition))
         return held
 
-    def replace(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
-        """Replace the days of `pairs` in each block by what its twin holds. Repeating it changes nothing."""
-        self._keep_others(twins, pairs)
-        held = self.partitions()
-        days = {day for _, day in pairs}
-        together([partial(self._swap, block, twin, days, held) for block, twin in twins.items()])
-
-    def _keep_others(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
+    def keep_others(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
         """Copy into the twins what else lies in the partitions of the days: partitions are swapped whole."""
         where = {
             block: f"{part} IN (SELECT {part} FROM targets) "
@@ -172,6 +174,12 @@ class BlockStore:
 
         together([partial(keep, str(block)) for (block,) in shared])
 
+    def replace(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
+        """Replace the partitions with days of `pairs` in each block by its twin's. Repeating it changes nothing."""
+        held = self.partitions()
+        days = {day for _, day in pairs}
+        together([partial(self._swap, block, twin, days, held) for block, twin in twins.items()])
+
     def _swap(self, block: str, twin: str, days: Iterable[date], held: Mapping[str, set[str]]) -> None:
         """A partition that the twin lacks is dropped: REPLACE PARTITION refuses an empty one."""
         steps = [
@@ -182,6 +190,9 @@ class BlockStore:
         ]
         for start in range(0, len(steps), SWAPS_AT_ONCE):
             self.run(f"ALTER TABLE {DATABASE}.{block} {', '.join(steps[start : start + SWAPS_AT_ONCE])}")
+
+    def _threads(self) -> dict[str, Any]:
+        return {} if self.threads is None else {"max_threads": self.threads}
 
     def _count(self, read: int) -> None:
         with self._counting:
@@ -217,9 +228,19 @@ def _tsv(rows: Rows) -> bytes:
     return "".join("\t".join(map(str, row)) + "\n" for row in rows).encode()
 
 
-def together(calls: Sequence[Callable[[], None]]) -> None:
+def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     """Make the calls side by side, for most of a small statement is waiting. Raises an error when all have ended."""
     with ThreadPoolExecutor(max(1, min(len(calls), AT_ONCE))) as pool:
         waiting = [pool.submit(call) for call in calls]
-    for each in waiting:
-        each.result()
+    return [each.result() for each in waiting]
+
+
+def both(first: Callable[[], S], second: Callable[[], T]) -> tuple[S, T]:
+    """Make two calls side by side. Raises an error when both have ended."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(first)
+        try:
+            found = second()
+        finally:
+            wait([waiting])
+    return waiting.result(), found

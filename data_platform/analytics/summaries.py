@@ -13,7 +13,7 @@ from data_platform.analytics.blocks import DATABASE as BLOCKS
 from data_platform.analytics.blocks import LOCK, Locks
 from data_platform.analytics.metrics import METRICS, Changes, Metric, metric_called, table_of
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import together
+from data_platform.analytics.store import both, together
 from data_platform.catalog.ddl import literal, on_cluster, qualified, quote
 from data_platform.catalog.models import Service
 
@@ -75,8 +75,8 @@ def rebuild_summaries(
         plans = [state.plan(service, metric, full=full) for metric in chosen]
         results = made.rebuild(plans, lambda: locks.check(lease))
         # Behind the swaps: killed in between, the same days are computed again.
-        made.note_published(state.newest, chosen)
-        return made.read_back(results)
+        _, found = both(partial(made.note_published, state.newest, chosen), partial(made.read_back, results))
+        return found
 
 
 @dataclass(frozen=True)
@@ -124,54 +124,61 @@ class _State:
 
 
 def _read_state(client: "Client", service: Service, metrics: Sequence[Metric]) -> _State:
-    where = {"service": service.name}
-    first, last, newest = client.query(
-        "SELECT minOrNull(day), maxOrNull(day), "
-        f"(SELECT max(revision) FROM {BLOCKS}.changes WHERE service = {{service:String}}) "
-        f"FROM {BLOCKS}.event_days WHERE service = {{service:String}}",
-        parameters=where,
-    ).result_rows[0]
-    published = {
-        str(metric): (int(revision), int(definition))
-        for metric, revision, definition in client.query(
-            f"SELECT metric, revision, definition FROM {BLOCKS}.published WHERE service = {{service:String}} "
-            "ORDER BY revision DESC, made_at DESC LIMIT 1 BY metric",
-            parameters=where,
-        ).result_rows
-    }
-    oldest = min((published.get(metric.name, (0, 0))[0] for metric in metrics), default=0)
-    changes = client.query(
-        f"SELECT what, day, revision FROM {BLOCKS}.changes FINAL "
-        "WHERE service = {service:String} AND revision > {revision:UInt64}",
-        parameters={**where, "revision": oldest},
-    ).result_rows
+    where = {"service": service.name, "database": DATABASE, "prefix": f"{service.prefix}_"}
+    [(first, last, newest)], published, changes, tables = together(
+        [
+            partial(
+                _rows,
+                client,
+                "SELECT minOrNull(day), maxOrNull(day), "
+                f"(SELECT max(revision) FROM {BLOCKS}.changes WHERE service = {{service:String}}) "
+                f"FROM {BLOCKS}.event_days WHERE service = {{service:String}}",
+                where,
+            ),
+            partial(
+                _rows,
+                client,
+                f"SELECT metric, revision, definition FROM {BLOCKS}.published WHERE service = {{service:String}} "
+                "ORDER BY revision DESC, made_at DESC LIMIT 1 BY metric",
+                where,
+            ),
+            partial(
+                _rows,
+                client,
+                f"SELECT what, day, revision FROM {BLOCKS}.changes FINAL WHERE service = {{service:String}}",
+                where,
+            ),
+            partial(
+                _rows,
+                client,
+                "SELECT name FROM system.tables "
+                "WHERE database = {database:String} AND startsWith(name, {prefix:String})",
+                where,
+            ),
+        ]
+    )
     wanted = {table_of(service, metric.name) for metric in metrics}
-    names = [
-        str(name)
-        for (name,) in client.query(
-            "SELECT name FROM system.tables WHERE database = {database:String} AND startsWith(name, {prefix:String})",
-            parameters={"database": DATABASE, "prefix": f"{service.prefix}_"},
-        ).result_rows
-    ]
-    held = {
-        metric.name: frozenset(
-            row[0]
-            for row in client.query(
-                f"SELECT {quote(metric.day)} FROM {qualified(DATABASE, table_of(service, metric.name))}"
-            ).result_rows
-        )
-        for metric in metrics
-        if metric.every_day and table_of(service, metric.name) in names
-    }
+    names = [str(name) for (name,) in tables]
+    every_day = [metric for metric in metrics if metric.every_day and table_of(service, metric.name) in names]
+    held = together(
+        [
+            partial(_rows, client, f"SELECT {quote(each.day)} FROM {qualified(DATABASE, table_of(service, each.name))}")
+            for each in every_day
+        ]
+    )
     return _State(
         None if first is None or last is None else (first, last),
         int(newest or 0),
-        published,
+        {str(metric): (int(revision), int(definition)) for metric, revision, definition in published},
         [(str(what), day, int(revision)) for what, day, revision in changes],
         frozenset(names),
         [name for name in names if name.rpartition("__")[0] in wanted],
-        held,
+        {metric.name: frozenset(row[0] for row in rows) for metric, rows in zip(every_day, held, strict=True)},
     )
+
+
+def _rows(client: "Client", sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+    return client.query(sql, parameters=dict(parameters or {})).result_rows
 
 
 @dataclass
@@ -208,6 +215,8 @@ class _Tables:
             done = self.client.command(
                 f"INSERT INTO {qualified(DATABASE, twin)} {self._rows(plan)}",
                 parameters=self._parameters(sorted(plan.days)) | {"first": plan.bounds[0], "last": plan.bounds[1]},
+                # Little is computed, and several tables at once.
+                settings={"max_threads": 1} if plan.kept else {},
             )
             bytes_read = int(getattr(done, "summary", {}).get("read_bytes", 0))
         check()

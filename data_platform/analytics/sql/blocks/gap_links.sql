@@ -1,5 +1,5 @@
 -- Days with parts of users' events without session.id that go on with, or lead to, parts of the given days: 30 minutes
--- or less lie between them. The third column tells whether one of them fills its day.
+-- or less lie between them, as these are or as `staged`. The third column tells whether one of them fills its day.
 SELECT
     other.service AS service,
     other.day AS day,
@@ -16,6 +16,10 @@ INNER JOIN
     FROM analytics_blocks.session_parts
     WHERE kind = 'gap' AND service IN {services:Array(String)}
         AND (service, day) IN (SELECT service, day FROM targets)
+    UNION ALL
+    SELECT day, hash, started, ended
+    FROM {staged}
+    WHERE kind = 'gap' AND (service, day) IN (SELECT service, day FROM targets)
 ) AS mine ON mine.hash = other.hash
 WHERE other.day != mine.day
     AND toUnixTimestamp64Nano(other.started) - toUnixTimestamp64Nano(mine.ended) <= 30 * 60 * 1000000000

@@ -9,8 +9,7 @@ FROM
         event_time,
         event_name,
         user_id,
-        session_id,
-        cityHash64(service_name, record_uid) AS uid_hash
+        session_id
     FROM analytics.events
     WHERE service_name IN {services:Array(String)}
         AND _ds BETWEEN {first_ds:Date} AND {last_ds:Date}

@@ -2,7 +2,8 @@
 SELECT
     service_name AS service,
     {local_day} AS day,
-    cityHash64(service_name, assumeNotNull(record_uid)) AS hash
+    cityHash64(service_name, assumeNotNull(record_uid)) AS hash,
+    cityHash64(source_object, source_position) AS origin
 FROM analytics.events
 WHERE service_name IN {services:Array(String)}
     AND _ds BETWEEN {first_ds:Date} AND {last_ds:Date}
