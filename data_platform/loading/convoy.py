@@ -1,5 +1,6 @@
 """What several threads write to one place, sent together. Knows threads and batches, not what is written."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Generic, TypeVar
 from data_platform.errors import UnknownOutcomeError
 
 Row = TypeVar("Row")
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -65,3 +67,50 @@ class Convoy(Generic[Row]):
         with self._lock:
             if self._next is batch:
                 self._next = _Batch()
+
+
+class Straggler(Generic[Row]):
+    """Rows nobody waits for: sent `after_s` seconds later by a thread of its own, with all that came meanwhile.
+
+    For what may also be left out: a process that dies before has not sent them. One that ends waits for its thread.
+    """
+
+    def __init__(self, send: Callable[[Sequence[Row]], object], after_s: float) -> None:
+        self._send = send
+        self._after_s = after_s
+        self._lock = threading.Lock()
+        self._rows: list[Row] = []
+        self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
+
+    def append(self, row: Row) -> None:
+        """Returns at once."""
+        with self._lock:
+            self._rows.append(row)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="straggler")
+                self._thread.start()
+
+    def finish(self) -> None:
+        """Returns when nothing that was appended before waits to be sent."""
+        with self._lock:
+            thread = self._thread
+            if thread is not None:
+                self._hurry.set()
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._hurry.wait(self._after_s)
+            with self._lock:
+                rows, self._rows = self._rows, []
+                if not rows:
+                    self._thread = None
+                    self._hurry.clear()
+                    return
+            try:
+                self._send(rows)
+            except Exception:
+                # Nobody waits to be told. They were never promised, and whoever needs them meets the cause.
+                log.exception("%d rows were not sent", len(rows))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from data_platform.catalog.ddl import literal
 from data_platform.clients import clickhouse
 from data_platform.errors import Fault, PlatformError, TransientError
+from data_platform.loading.convoy import Straggler
 from data_platform.loading.errors import is_mistake
 
 if TYPE_CHECKING:
@@ -147,9 +148,10 @@ class PartitionLocks:
     _epochs: OrderedDict[str, tuple[int, float]] = field(
         default_factory=OrderedDict[str, tuple[int, float]], init=False
     )  # by name the newest epoch seen, and until when (monotonic) it is worth guessing that it is free
-    _ended: list[Lease] = field(default_factory=list[Lease], init=False)
-    _freeing: threading.Thread | None = field(default=None, init=False)
-    _hurry: threading.Event = field(default_factory=threading.Event, init=False)
+    _ended: Straggler[Lease] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ended = Straggler(self._free, self.linger_s)
 
     @contextmanager
     def hold(self, name: str, *, wait_s: float = 120.0, new: Condition | None = None) -> Generator[Lease]:
@@ -171,12 +173,7 @@ class PartitionLocks:
 
     def free_now(self) -> None:
         """Returns when nothing that ended before waits to be freed."""
-        with self._guard:
-            freeing = self._freeing
-            if freeing is not None:
-                self._hurry.set()
-        if freeing is not None:
-            freeing.join()
+        self._ended.finish()
 
     @contextmanager
     def _turn(self, name: str, wait_s: float) -> Generator[None]:
@@ -226,27 +223,7 @@ class PartitionLocks:
                 self._remember(lease.name, lease.epoch, free_for_s=self.lease_s)
             return
         self._remember(lease.name, lease.epoch, free_for_s=self.lease_s)
-        with self._guard:
-            self._ended.append(lease)
-            if self._freeing is None:
-                # Not a daemon: a process that ends waits for it.
-                self._freeing = threading.Thread(target=self._free_ended, name="free")
-                self._freeing.start()
-
-    def _free_ended(self) -> None:
-        while True:
-            self._hurry.wait(self.linger_s)
-            with self._guard:
-                ended, self._ended = self._ended, []
-                if not ended:
-                    self._freeing = None
-                    self._hurry.clear()
-                    return
-            try:
-                self._free(ended)
-            except Exception:
-                # Nobody waits for it to be told: the leases expire, and whoever takes one next meets the cause.
-                log.exception("leases could not be freed, they expire")
+        self._ended.append(lease)
 
     def _free(self, leases: Sequence[Lease]) -> bool:
         """Whether they are free now. Raises what is no failure of the moment."""

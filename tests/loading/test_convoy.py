@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data_platform.errors import UnknownOutcomeError
-from data_platform.loading.convoy import Convoy
+from data_platform.loading.convoy import Convoy, Straggler
 
 pytestmark = pytest.mark.unit
 
@@ -118,3 +118,32 @@ def test_no_row_is_lost_or_sent_twice() -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: convoy.append([number]), range(2000)))
     assert sorted(sent) == list(range(2000))
+
+
+def test_what_nobody_waits_for_goes_together_and_is_sent_before_the_end() -> None:
+    sent: list[list[int]] = []
+    straggler = Straggler[int](lambda rows: sent.append(list(rows)), 30)
+    for number in range(3):
+        straggler.append(number)
+    straggler.finish()
+    straggler.append(3)
+    straggler.finish()
+    straggler.finish()
+    assert sent == [[0, 1, 2], [3]]
+
+
+def test_what_could_not_be_sent_is_told_in_the_log_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[int] = []
+
+    def send(rows: Sequence[int]) -> None:
+        if 1 in rows:
+            raise ConnectionError("gone")
+        sent.extend(rows)
+
+    straggler = Straggler(send, 30)
+    straggler.append(1)
+    straggler.finish()
+    straggler.append(2)
+    straggler.finish()
+    assert sent == [2]
+    assert "1 rows were not sent" in caplog.text
