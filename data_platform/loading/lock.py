@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 LEASE_S = 30.0
-POLL_S = 0.05  # between looks at a lease that another process holds: as a rule a load of 0.1 s and more
-LINGER_S = 0.05  # a third of such a load: several workers' leases end meanwhile
+POLL_S = 0.05  # between looks at a lease that another process holds: half of the shortest load under it
+LINGER_S = POLL_S  # what lets several workers' leases end meanwhile, and makes nobody wait for more than a look longer
 _ALONE = {"async_insert": 0, "max_threads": 1}  # a row or two: a second thread costs more than it does
 REMEMBERED = 10_000  # names whose newest epoch this process knows or guesses, and reaches beyond without looking first
 # Flat, without a look for the newest epoch first: half the time of the statement that had one.
