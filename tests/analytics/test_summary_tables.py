@@ -84,6 +84,59 @@ def test_one_more_day_takes_few_statements_whatever_the_history(desk: Desk, serv
     assert refreshed.bytes_read > 0
 
 
+class Listening:
+    """A client that keeps the statements."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.said = client, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if name not in {"command", "query"}:
+            return found
+
+        def kept(sql: str, *args: Any, **kwargs: Any) -> Any:
+            self.said.append(sql)
+            return found(sql, *args, **kwargs)
+
+        return kept
+
+
+def test_the_records_of_all_days_are_looked_through_only_where_one_may_be_a_copy(desk: Desk, service: Service) -> None:
+    noon = int(datetime(2013, 3, 1, 12, tzinfo=UTC).timestamp()) * 10**9
+
+    def event(day: int, uid: str, source: str) -> Event:
+        return Event(noon + day * 86_400 * 10**9, "buy", f"u{day}", f"s{day}", uid, source, day)
+
+    def refreshed(*events: Event) -> tuple[set[date], bool]:
+        desk.put(service.name, list(events))
+        client: Any = Listening(desk.client)
+        days = refresh_blocks(client, desk.locks, [service]).days[service.name]
+        looking = [sql for sql in client.said if "PREWHERE hash" in sql and "record_uids" in sql]
+        return set(days), bool(looking)
+
+    history = [event(day, f"uid-{day}", "m") for day in range(3)]
+    refreshed(*history)
+    fresh = event(3, "uid-3", "m")
+    days, looked = refreshed(fresh)
+    assert not looked
+    assert date(2013, 3, 4) in days
+    assert date(2013, 3, 2) not in days
+    copy = event(4, "uid-1", "a")  # counts instead of the second day's, for its object comes first
+    days, looked = refreshed(copy)
+    assert looked
+    assert {date(2013, 3, 2), date(2013, 3, 5)} <= days
+    # One more of the fourth day's record, from an object before: the same uid, another place.
+    moved = event(3, "uid-3", "b")
+    again = event(5, "uid-3", "c")
+    refreshed(again)
+    days, looked = refreshed(moved)
+    assert looked
+    assert {date(2013, 3, 4), date(2013, 3, 6)} <= days
+    publish(desk, service)
+    same(desk, service, [*history, fresh, copy, again, moved])
+
+
 def test_a_replayed_delivery_changes_nothing(desk: Desk, service: Service) -> None:
     events = [event for event in logs(12) if event.uid is not None]
     desk.put(service.name, events)
