@@ -13,6 +13,7 @@ from data_platform.analytics.charts import picture
 from data_platform.analytics.report import Executions, reported
 from data_platform.assets.keys import summary_key
 from data_platform.assets.metadata import read_of
+from data_platform.assets.summary_columns import lineage_of
 from data_platform.catalog.models import Service
 from data_platform.clients import athena, aws
 from data_platform.settings import Settings
@@ -67,6 +68,7 @@ def _metadata(run: AthenaRun) -> Iterator[dict[str, Any]]:
     for table in run.tables:
         yield {
             "dagster/row_count": table.published.rows,
+            "dagster/column_lineage": lineage_of(table.metric, dg.AssetKey(["curated", "analytics", "events"])),
             "read": read_of(
                 "curated/analytics/events", f"generation {table.published.generation}, {table.published.fingerprint}"
             ),

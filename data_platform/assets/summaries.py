@@ -19,6 +19,7 @@ from data_platform.analytics.summaries import DATABASE, Summary, rebuild_summari
 from data_platform.assets.athena_summaries import rebuild_on_athena
 from data_platform.assets.keys import Stage, summaries_op, summary_key
 from data_platform.assets.metadata import read_of
+from data_platform.assets.summary_columns import lineage_of, schema_of
 from data_platform.catalog.models import Service
 from data_platform.clients import aws, clickhouse
 from data_platform.errors import ConfigurationError
@@ -86,6 +87,8 @@ def summary_assets(entry: Service, settings: Settings | None = None) -> dg.Asset
                 skippable=True,
                 metadata={
                     "dagster/table_name": f"{DATABASE}.{table_of(entry, metric.name)}",
+                    "dagster/column_schema": schema_of(metric.name),
+                    "dagster/column_lineage": lineage_of(metric.name, EVENTS[engine]),
                     "sql": dg.MetadataValue.md(f"```sql\n{statement(f'metrics/{metric.name}')}\n```"),
                 },
                 tags={"service": entry.name},
@@ -129,6 +132,7 @@ def summary_assets(entry: Service, settings: Settings | None = None) -> dg.Asset
                         asset_key=summary_key(service, metric),
                         metadata={
                             "dagster/row_count": summary.rows,
+                            "dagster/column_lineage": lineage_of(metric, EVENTS["clickhouse"]),
                             "read": read_of(EVENTS["clickhouse"].to_user_string(), f"revision {refreshed.revision}"),
                             "service": service.name,
                             "dagster/uri": url,

@@ -1,5 +1,6 @@
 """Unload requests as an asset: one materialisation per finished request. They are made by the API's workers."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -54,14 +55,17 @@ def tell(
     report: "Callable[[dg.AssetMaterialization | dg.AssetObservation], None]",
     *,
     request_id: str | None = None,
+    until: float | None = None,
 ) -> int:
-    """Tell of ended requests that were not told of, at most MOST; returns how many.
+    """Tell of ended requests that were not told of, at most MOST and until `time.monotonic` is `until`; how many.
 
     Each has a transaction of its own: a crash tells the one that it interrupts a second time, and no other.
     """
     from data_platform.ledger import unload_reports
 
     for told in range(MOST):
+        if until is not None and time.monotonic() > until:
+            return told
         with ledger.begin() as connection:
             ended = unload_reports.unreported(connection, request_id=request_id, limit=1)
             if not ended:

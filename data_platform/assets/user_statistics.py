@@ -31,6 +31,12 @@ FILES_KEY = dg.AssetKey([GROUP, "files"])
 TABLE_KEY = dg.AssetKey([GROUP, "user_statistics"])
 FILES = dg.DynamicPartitionsDefinition(name="user_statistics_files")
 CONSERVATION, TABLE_MATCHES_FILE = "conservation", "table_matches_file"
+COLUMNS = (
+    ("user_id", "text", "A user of the table users."),
+    ("login_count", "bigint", "As the last file has it that names the user."),
+    ("post_count", "bigint", "As the last file has it that names the user."),
+    ("updated_at", "timestamp with time zone", "Time of the last real change."),
+)
 OWNERS = ["team:data-platform"]
 # Dagster refuses control characters in partition keys, S3 takes them in keys.
 _KEPT = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
@@ -70,7 +76,15 @@ def user_statistics_assets(options: UserStatistics) -> list[Any]:
         group_name=GROUP,
         kinds={"postgres", "table"},
         owners=OWNERS,
-        metadata={"dagster/table_name": "user_statistics"},
+        metadata={
+            "dagster/table_name": "user_statistics",
+            "dagster/column_schema": dg.TableSchema(
+                columns=[dg.TableColumn(name, type_, text) for name, type_, text in COLUMNS]
+            ),
+            "dagster/column_lineage": dg.TableColumnLineage(
+                {name: [dg.TableColumnDep(FILES_KEY, name)] for name, _, _ in COLUMNS[:3]}
+            ),
+        },
     )
 
     @dg.asset(

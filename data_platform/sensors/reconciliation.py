@@ -5,6 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from data_platform.jobs.lookback import run_key
+
 NAME = "load_reconciliation_schedule"
 CRON = "45 3 * * *"  # UTC: yesterday's late files and their events have come
 DAYS = 3  # a run that failed for an engine's outage is made good by the next ones
@@ -25,7 +27,7 @@ def reconciliation_schedule(job: Any, status: dg.DefaultScheduleStatus) -> dg.Sc
         today = context.scheduled_execution_time.date()
         days = [(today - timedelta(days=n)).isoformat() for n in range(DAYS, 0, -1)]
         return dg.RunRequest(
-            run_key=f"reconciliation-{days[-1]}",
+            run_key=run_key(NAME, days[-1]),
             run_config={"ops": {"load_what_is_missing": {"config": {"days": days}}}},
         )
 

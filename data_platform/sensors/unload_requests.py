@@ -1,17 +1,21 @@
 """What happened to unload requests outside of Dagster: tells of ended ones, runs those that nobody has claimed."""
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
 
 from data_platform.assets.unload_requests import tell
+from data_platform.jobs.lookback import run_key
 from data_platform.jobs.unload_requests import unload_request_job
 from data_platform.resources.settings import SettingsResource
 
 NAME = "unload_requests"
 UNCLAIMED_FOR = timedelta(seconds=60)
 INTERVAL_S = 30
+DEADLINE_S = 40.0  # Dagster gives a tick 60 s
+BATCH = 20  # runs a tick starts at most
 REQUEST_TAG = "unload/request"
 MAX_RUNS = 3  # that ended without claiming their request; then a person has to look
 
@@ -26,7 +30,7 @@ def key_of_next_run(instance: dg.DagsterInstance, request_id: str, attempt: int)
     ended = sum(run.is_finished for run in runs)
     if ended < len(runs) or ended >= MAX_RUNS + attempt:
         return None
-    return f"{request_id}/{attempt}" if not ended else f"{request_id}/{attempt}/{ended}"
+    return run_key(request_id, str(attempt), str(ended))
 
 
 def unload_requests_sensor(*, start: bool) -> dg.SensorDefinition:
@@ -45,11 +49,13 @@ def unload_requests_sensor(*, start: bool) -> dg.SensorDefinition:
         from data_platform.clients import postgres
         from data_platform.ledger import unload_reports
 
+        deadline = time.monotonic() + DEADLINE_S
         ledger = postgres.engine(platform.load(), pool_size=1)
         try:
-            told = tell(ledger, context.instance.report_runless_asset_event)
+            # Those that nobody works on first: to be told of can wait for the next tick.
             with ledger.connect() as connection:
-                waiting = unload_reports.unclaimed(connection, UNCLAIMED_FOR)
+                waiting = unload_reports.unclaimed(connection, UNCLAIMED_FOR, limit=BATCH)
+            told = tell(ledger, context.instance.report_runless_asset_event, until=deadline)
         finally:
             ledger.dispose()
         asked = False

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from data_platform.analytics.metrics import METRICS
 from data_platform.analytics.report import NAMESPACE
+from data_platform.assets.summary_columns import COLUMNS
 from data_platform.catalog import load_catalog
 from data_platform.cli.metrics import app
 from data_platform.clients import aws, clickhouse
@@ -161,6 +162,19 @@ def test_one_command_makes_the_tables_and_late_logs_change_exactly_their_days(en
     rest = rebuild()
     assert (rest["curated_days"], rest["left_days"]) == (one["left_days"], 0)
     compare(environment, delivered(DAYS + 1))
+
+
+def test_the_assets_tell_the_columns_that_the_tables_have(environment: Cloud) -> None:
+    with clickhouse.connect(environment.settings) as client:
+        found = {
+            metric: {row[0]: row[1] for row in client.query(f"DESCRIBE TABLE {table}").result_rows}
+            for metric, table in ((each, f"analytics.theshop_brand_{each}_summary") for each in METRICS)
+        }
+    wanted = {metric: {name: type_ for name, (type_, _) in columns.items()} for metric, columns in COLUMNS.items()}
+    assert found == wanted
+    assert [list(columns) for columns in found.values()] == [list(wanted[metric]) for metric in found]
+    events = {column.name for column in load_catalog(environment.settings.catalog).dataset("analytics/events").columns}
+    assert {dep for columns in COLUMNS.values() for _, deps in columns.values() for dep in deps} <= events
 
 
 def test_a_range_that_ends_before_it_begins_is_refused(environment: Cloud) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from data_platform.assets.unload_requests import UNLOAD_REQUESTS
 from data_platform.clients import postgres
+from data_platform.jobs.lookback import run_key
 from data_platform.jobs.unload_requests import unload_request_job
 from data_platform.ledger import migrate
 from data_platform.ledger.unloads import unload_attempts, unload_requests
@@ -64,7 +65,7 @@ def test_unclaimed_requests_are_run_by_the_job_and_told_once(own_settings: Setti
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_sensor_context(instance=instance, resources={"platform": Fixed()})
         requests: list[Any] = list(unload_requests_sensor(start=False)(context))  # type: ignore[arg-type]
-        assert [request.run_key for request in requests] == [f"{good}/0", f"{bad}/0"]
+        assert [request.run_key for request in requests] == [run_key(name, "0", "0") for name in (good, bad)]
         outcomes = [
             unload_request_job.execute_in_process(
                 run_config=request.run_config,
