@@ -95,6 +95,8 @@ class Block:
             self._services.append(service)
             self._lines.append(line)
             self._origins.append((origin, first))
+        if self._pending and records and type(records[0]) is not type(self._pending[0]):
+            self._extract()  # takes records of one kind
         self._pending += records
         self.position += len(records)
         if len(self._pending) >= EXTRACT_RECORDS:
@@ -137,7 +139,7 @@ class Block:
             except RecordError as error:
                 self._rejected.add(index)
                 strict.append(self._form.empty())
-                self._reject(index, record, error.reason, error.detail)
+                self._reject(index, self._find(index), error.reason, error.detail)
         self._form.extract(strict, self._columns)
 
     def _look_closely_at_all(self) -> None:

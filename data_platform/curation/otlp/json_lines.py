@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 
 from data_platform.curation.otlp.block import Block
-from data_platform.curation.otlp.json_records import OneRecord, only_scope, raw_text, scopes, service_name
+from data_platform.curation.otlp.json_records import OneRecord, raw_text, scopes, service_name
 from data_platform.curation.otlp.json_split import SplitError, Splitter
+from data_platform.curation.otlp.json_typed import typed_scopes
 from data_platform.curation.otlp.model import Fault, Reason, RecordError
 from data_platform.curation.otlp.source import Source, printable
 
@@ -47,19 +48,19 @@ def _read_lines(text: bytes, line: int, block: Block) -> int:
     records = 0
     lines = text.split(b"\n")
     for number, one in enumerate(lines):
+        typed = typed_scopes(one)
+        if typed is not None:
+            for service, found in typed:
+                block.add(found, service, line, text, records)
+                records += len(found)
+            continue
         try:
             document = orjson.loads(one)
         except orjson.JSONDecodeError as error:
             if bare := one.strip(BLANK):
                 block.report(Fault(Reason.INVALID_JSON, str(error), printable(bare), line=line + number))
             continue
-        only = only_scope(document)
-        if only is not None:
-            found = only[1]
-            block.add(found, only[0], line, text, records)
-            records += len(found)
-        else:
-            records = _read_document(document, text, line, number, records, block)
+        records = _read_document(document, text, line, number, records, block)
     block.size += len(text)
     return len(lines)
 

@@ -9,27 +9,30 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 import orjson
 
 from data_platform.curation.otlp.columns import TRACE_ID_DIGITS, Columns, NotStrictError
+from data_platform.curation.otlp.json_typed import Record, extract_typed, typed_scopes
 from data_platform.curation.otlp.model import RAW_LIMIT, Reason, RecordError
-from data_platform.curation.otlp.values import INT64_MAX, text_of
+from data_platform.curation.otlp.values import nanoseconds, text_of
 
-UINT64_DIGITS = 20
 Tell = Callable[[Reason, str, object], None]  # reason, detail, what it is about
 _KEY, _VALUE = itemgetter("key"), itemgetter("value")
 
 
 def extract(records: list[Any], columns: Columns) -> None:
-    """Append the records' fields, all or none. Raises NotStrictError unless all have the Collector's own form."""
+    """Append the fields of records of one kind, all or none. Raises NotStrictError unless all are as a Collector's."""
+    if isinstance(records[0], Record):
+        extract_typed(records, columns)
+        return
     try:
         attributes: list[Any] = [record.get("attributes", ()) for record in records]
         if not set(map(type, attributes)) <= {list, tuple}:
             raise NotStrictError
         flat: list[Any] = list(chain.from_iterable(attributes))
         keys: list[Any] = list(map(_KEY, flat))
-        # Most values are text; what is not, and the empty text, takes the longer way.
-        texts: list[Any] = [value.get("stringValue") or _other(value) for value in map(_VALUE, flat)]
+        texts: list[Any] = [value.get("stringValue") or text_of(value) for value in map(_VALUE, flat)]
         times: list[Any] = [record.get("timeUnixNano") for record in records]
         if "0" in times or not set(map(type, times)) <= {str}:
             times = [_time_or_observed(record) for record in records]
@@ -45,24 +48,15 @@ def extract(records: list[Any], columns: Columns) -> None:
     columns.texts += texts
 
 
-def _other(value: dict[str, Any]) -> str:
-    """`text_of` with a short cut for the integers a Collector writes: most of what is not text.
-
-    18 digits always fit, and what does not begin with 0 is canonical.
-    """
-    number = value.get("intValue")
-    if isinstance(number, str) and len(number) < 19 and number.isascii() and number.isdecimal() and number[0] != "0":
-        return text_of(value) if "stringValue" in value else number
-    return text_of(value)
-
-
 def _time_or_observed(record: dict[str, Any]) -> str:
-    time = _nanoseconds(record, "timeUnixNano")
-    return _nanoseconds(record, "observedTimeUnixNano") if time == "0" else time
+    time = nanoseconds(record.get("timeUnixNano"), "timeUnixNano")
+    return nanoseconds(record.get("observedTimeUnixNano"), "observedTimeUnixNano") if time == "0" else time
 
 
 def strict(record: Any) -> dict[str, Any]:
     """The record in the form `extract` takes without a look. Raises RecordError saying what OTLP does not allow."""
+    if isinstance(record, Record):
+        record = msgspec.to_builtins(record)
     if not isinstance(record, dict):
         raise RecordError(Reason.WRONG_TYPE, f"a log record is {type(record).__name__}, not an object")
     return {
@@ -125,20 +119,6 @@ def raw_text(record: object) -> str:
         return repr(record)[:RAW_LIMIT]
 
 
-def _nanoseconds(record: Mapping[str, Any], name: str) -> str:
-    value = record.get(name)
-    if value is None or value == "":
-        return "0"
-    digits = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if not (digits.isascii() and digits.isdecimal()):
-        raise RecordError(Reason.WRONG_TYPE, f"{name} is no number of nanoseconds: {str(value)[:60]!r}")
-    digits = digits.lstrip("0") or "0"
-    # A text of thousands of digits is not converted: int() refuses it with an error of its own.
-    if len(digits) > UINT64_DIGITS or int(digits) > INT64_MAX:
-        raise RecordError(Reason.TIME_OUT_OF_RANGE, f"{name} {digits[:60]} is beyond the year 2262")
-    return digits
-
-
 def _text_field(record: Mapping[str, Any], name: str) -> str | None:
     value = record.get(name)
     if value is not None and not isinstance(value, str):
@@ -157,25 +137,6 @@ def _trace_id(record: Mapping[str, Any]) -> str | None:
     if not hexadecimal:
         raise RecordError(Reason.WRONG_TYPE, f"traceId is not {TRACE_ID_DIGITS} hexadecimal digits: {value[:60]!r}")
     return value
-
-
-def only_scope(document: Any) -> tuple[str, list[Any]] | None:
-    """Service and records of a document of one resource and one scope, as nearly all are.
-
-    The short way for what is written a record a line, where finding the record costs as much as its fields; None for
-    everything else, which takes the long way.
-    """
-    try:
-        (resource,) = document["resourceLogs"]
-        (scope,) = resource["scopeLogs"]
-        records = scope["logRecords"]
-        for attribute in resource["resource"]["attributes"]:
-            if attribute["key"] == "service.name":
-                service = attribute["value"]["stringValue"]
-                return (service, records) if type(service) is str and type(records) is list and records else None
-    except (AttributeError, KeyError, TypeError, ValueError):
-        pass
-    return None
 
 
 def scopes(document: dict[str, Any], report: Tell) -> Iterator[tuple[str | None, list[Any]]]:
@@ -262,6 +223,10 @@ def _records_again(text: bytes) -> Iterator[tuple[Any, int]]:
         try:
             document = orjson.loads(one)
         except orjson.JSONDecodeError:
+            # Something that no event needs, so that it was passed over.
+            for _, found in typed_scopes(one) or ():
+                for record in found:
+                    yield msgspec.to_builtins(record), number
             continue
         if isinstance(document, dict) and "resourceLogs" in document:
             for _, records in scopes(document, _unheard):

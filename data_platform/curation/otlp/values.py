@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAXIMUM_DEPTH = 32
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
+UINT64_DIGITS = 20
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _FLOATS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
@@ -122,6 +123,20 @@ def integer(value: Any, name: str = "intValue") -> int:
     if not INT64_MIN <= number <= INT64_MAX:
         raise RecordError(Reason.WRONG_TYPE, f"{name} {number} does not fit 64 bits")
     return number
+
+
+def nanoseconds(value: Any, name: str) -> str:
+    """A time of OTLP/JSON in decimal, "0" for none. Raises RecordError."""
+    if value is None or value == "":
+        return "0"
+    digits = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not (digits.isascii() and digits.isdecimal()):
+        raise RecordError(Reason.WRONG_TYPE, f"{name} is no number of nanoseconds: {str(value)[:60]!r}")
+    digits = digits.lstrip("0") or "0"
+    # A text of thousands of digits is not converted: int() refuses it with an error of its own.
+    if len(digits) > UINT64_DIGITS or int(digits) > INT64_MAX:
+        raise RecordError(Reason.TIME_OUT_OF_RANGE, f"{name} {digits[:60]} is beyond the year 2262")
+    return digits
 
 
 def _integer(value: Any, _depth: int) -> int:
