@@ -6,6 +6,9 @@ only what is transient or throttled is ever tried again; an unknown outcome is l
 
 from enum import StrEnum
 
+# Whom a mistake of ours is reported to: nobody else is named for the platform as a whole.
+PLATFORM_TEAM = "the team that runs the platform (it is * in DATA_PLATFORM_ALERT_ROUTES)"
+
 
 class Fault(StrEnum):
     """What a caller may do about a failure."""

@@ -190,7 +190,7 @@ def _again(subject: str | None, problems: Sequence[Problem]) -> list[str]:
     stretches, between = _stretches(days), ""
     if len(stretches) > REASONS_SHOWN:
         stretches = [(days[0], days[-1])]
-        between = " (the days between are made again, too, which is safe; put right first what else is named here)"
+        between = " (the days between are made again, too, which is safe)"
     commands = "; ".join(f"{COMMAND} {key} --from {first} --to {last}" for first, last in stretches)
     return [f"Then make {again} again{each}: {commands}{between}"]
 

@@ -18,6 +18,7 @@ from data_platform.assets.days import DayDone, Emit, Told, run_days
 from data_platform.assets.keys import DATASET_TAG, Stage, partitions_of, stage_key, stages_of, upstream_keys
 from data_platform.assets.metadata import column_lineage, table_schema
 from data_platform.assets.outcomes import (
+    MAKE_AGAIN,
     OP_RETRY,
     RETRIED,
     DayOutcome,
@@ -45,6 +46,8 @@ WHAT: Mapping[Stage, str] = {
 }
 
 
+NAMED = 5  # days named in a message
+
 LoggedEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
@@ -65,25 +68,32 @@ class _Failures:
         """The days that failed."""
         return {day: each for day, each in self.outcomes.items() if each.outcome is Outcome.FAILED}
 
-    def raise_if_any(self, context: dg.AssetExecutionContext, dataset: Dataset, days: int) -> None:
+    def raise_if_any(self, context: dg.AssetExecutionContext, dataset: Dataset, repair: Repair, days: int) -> None:
         failed = self.failed
         if not failed:
             return
         fault = worst([each.fault for each in failed.values()])
         tell_run_retries(context.instance, context.run.run_id, fault)
         raise dg.Failure(
-            failure_of(dataset, failed, days),
+            failure_of(dataset, failed, days, repair, datetime.now(UTC)),
             metadata={day: dg.MetadataValue.text(each.reason) for day, each in list(failed.items())[:50]},
             # Finished days are left alone by a retry; a permanent failure among the others would only fail again.
             allow_retries=fault in RETRIED,
         )
 
 
-def failure_of(dataset: Dataset, failed: Mapping[str, DayOutcome], days: int) -> str:
-    """What a run ends with in which some of its `days` failed: the first of them, and where the others are told."""
-    day, first = next(iter(failed.items()))
-    others = "" if len(failed) == 1 else " (each day's own reason: Dagster, Catalog, its layers, tab Events)"
-    return f"{dataset.key}: {len(failed)} of {days} days failed; {day}: {first.reason}{others}\n  -> {first.next_step}"
+def failure_of(dataset: Dataset, failed: Mapping[str, DayOutcome], days: int, repair: Repair, now: datetime) -> str:
+    """What a run ends with in which some of its `days` failed: which, the first one's reason, who tries them again."""
+    ordered = sorted(failed)
+    day, first = ordered[0], failed[ordered[0]]
+    named = ", ".join(ordered[:NAMED]) + (f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else "")
+    others = "" if len(failed) == 1 else f" ({day}; each day's own reason: Dagster, Catalog, its layers, tab Events)"
+    again = "" if partitions_of(dataset) is None else f" --from {day} --to {ordered[-1]}"
+    who = first.tried_again(repair, None if partitions_of(dataset) is None else day, now)
+    return (
+        f"{dataset.key}: {len(failed)} of {days} days failed: {named}: {first.reason}{others}\n  -> "
+        f"{first.next_step.rstrip('.')}. Tried again: {who}. By hand: {MAKE_AGAIN} {dataset.key}{again}"
+    )
 
 
 def stage_spec(stage: Stage, dataset: Dataset) -> dg.AssetSpec:
@@ -182,7 +192,7 @@ def _run_days(
                         _tell(context, dataset, repair, step, failures, partitioned=partitioned)
     finally:
         runner.close()
-    failures.raise_if_any(context, dataset, len(days))
+    failures.raise_if_any(context, dataset, repair, len(days))
 
 
 def _tell(

@@ -15,8 +15,9 @@ from pathlib import Path
 import dagster as dg
 
 from data_platform.assets.repair import Repair
+from data_platform.clients import clickhouse, redshift
 from data_platform.clients.classify import classify
-from data_platform.errors import Fault, PlatformError
+from data_platform.errors import PLATFORM_TEAM, Fault, PlatformError
 from data_platform.unload.datasets import NotReadyError
 
 # Read by the run-retries daemon, which knows nothing of faults.
@@ -65,7 +66,9 @@ class DayOutcome:
         now = now or datetime.now(UTC)
         repaired = repair.last_try(partition, now) is not None
         held_back = self.outcome is Outcome.HELD_BACK
-        step = WAITS_FOR_A_PERSON if held_back and not repaired else self.next_step
+        step = self.next_step
+        if held_back:
+            step = (WAITS if repaired else WAITS_FOR_A_PERSON).format(file=_catalogue_file(key))
         waits = repaired and not held_back and self.fault in RETRIED
         return dg.AssetObservation(
             key,
@@ -83,25 +86,30 @@ class DayOutcome:
 
 
 NEXT_STEP: Mapping[Fault, str] = {
-    Fault.TRANSIENT: "See whether the system that is named is up: data-platform doctor.",
+    Fault.TRANSIENT: "See whether the system that is named is up: data-platform doctor. If it is not, tell whoever "
+    "runs it, and go on once it is up.",
     Fault.THROTTLED: "Let fewer runs go at once: in Dagster, Deployment, Concurrency, lower the limit of the engine's "
     "pool (redshift, clickhouse, athena or postgres). If nothing else was running, the engine is too small for this "
     "day: give it more memory or connections.",
     Fault.PERMANENT: "Correct the cause.",
     Fault.CONFIGURATION: "Run data-platform doctor: it tells which setting, right or table is missing, and how to "
     "make it.",
-    Fault.UNKNOWN: "Open the run's log. Running it again is safe. If it fails in the same way it is a mistake in the "
-    "platform and not in the data: give the run's link to the team that runs the platform.",
+    Fault.UNKNOWN: "Run it again, which is safe. If it fails in the same way it is a mistake in the platform and "
+    f"not in the data: give the run's link to {PLATFORM_TEAM}.",
 }
 WAITS = (
-    "Nothing: it is asked every half hour and made once its source is complete. Too long? Ask the source's owner; the "
-    "condition is source.ready in the dataset's catalogue file."
+    "Nothing: it is asked every half hour and made once its source is complete. Too long? Ask whoever fills the "
+    "source; source, condition (source.ready) and owner stand in {file}."
 )
 WAITS_FOR_A_PERSON = (
-    "Ask the source's owner whether the day is complete there; the condition is source.ready in the dataset's "
-    "catalogue file. Once it is, make the day again."
+    "Ask whoever fills the source whether the day is complete there; source, condition (source.ready) and owner "
+    "stand in {file}. Once it is complete, make the day again."
 )
 PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _catalogue_file(key: dg.AssetKey) -> str:
+    return f"catalog/datasets/{'/'.join(key.path[1:])}.yaml"
 
 
 def _make_again(key: dg.AssetKey, partition: str | None) -> dict[str, str]:
@@ -121,8 +129,21 @@ def outcome_of(error: BaseException) -> DayOutcome:
         if fault is Fault.UNKNOWN:
             reason = f"an error in the platform's own code, {reason}{_place(error)}"
     if isinstance(error, NotReadyError):
-        return DayOutcome(Outcome.HELD_BACK, fault, reason[:2000], WAITS)
-    return DayOutcome(Outcome.FAILED, fault, reason[:2000], hint or NEXT_STEP[fault])
+        return DayOutcome(Outcome.HELD_BACK, fault, reason[:2000], WAITS.format(file="the dataset's catalogue file"))
+    return DayOutcome(Outcome.FAILED, fault, reason[:2000], hint or _step_of(error, fault))
+
+
+def _step_of(error: BaseException, fault: Fault) -> str:
+    """What to do about an error that does not say so itself."""
+    if fault is Fault.THROTTLED:
+        match type(error).__module__.partition(".")[0]:
+            case "clickhouse_connect":
+                return clickhouse.FEWER
+            case "redshift_connector":
+                return redshift.NO_SESSION
+            case _:
+                pass
+    return NEXT_STEP[fault]
 
 
 def _place(error: BaseException) -> str:

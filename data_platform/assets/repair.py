@@ -46,7 +46,7 @@ class Repair:
             return f"not by itself: the day is older than the last {self.days}"
         return (
             f"by {self.schedule}, {self.when}, for the last time on {last} (it looks at the last {self.days}); if the "
-            f"schedule is off ({SWITCH}), nothing does: do now what stands under if_it_fails_again"
+            f"schedule is off ({SWITCH}), nothing does: act now"
         )
 
     def told_held_back(self, day: str | None, now: datetime) -> str:

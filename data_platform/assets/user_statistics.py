@@ -15,7 +15,7 @@ from data_platform.assets.metadata import read_of
 from data_platform.catalog.keys import KeyFormatError, parse_object_identity
 from data_platform.catalog.models import UserStatistics
 from data_platform.clients import aws, postgres
-from data_platform.errors import PlatformError
+from data_platform.errors import PLATFORM_TEAM, PlatformError
 from data_platform.resources.settings import SettingsResource
 from data_platform.settings import Settings
 from data_platform.statistics.apply import apply_file
@@ -202,8 +202,9 @@ def checks_of(outcome: Outcome) -> Sequence[dg.AssetCheckResult]:
         _check(
             CONSERVATION,
             lost,
-            "This is a mistake in the platform: give this run's link to the team that runs it, with the output of "
-            f"data-platform statistics audit {url}",
+            f"This is a mistake in the platform: give this run's link to {PLATFORM_TEAM}, with the output of "
+            f"data-platform statistics audit {url}. Until they answer, applying the file again is safe, it writes "
+            f"only what differs: data-platform statistics apply {url}",
             records=outcome.records,
             applied=outcome.applied,
             rejected=outcome.rejected,

@@ -153,6 +153,12 @@ def _single_attempt_pool() -> "PoolManager":
     return SingleAttemptPool(**get_pool_manager_options(maxsize=POOL_SIZE))
 
 
+FEWER = (
+    "lower the limit of the pool clickhouse (Dagster, Deployment, Concurrency), so that fewer runs go at once. If "
+    "nothing else was running, the server is too small for this day: give it more memory"
+)
+
+
 def _connection_failure(settings: Settings, error: BaseException) -> PlatformError:
     where = f"ClickHouse {settings.clickhouse_host}:{settings.clickhouse_port}"
     fault = classify(error)
@@ -160,7 +166,7 @@ def _connection_failure(settings: Settings, error: BaseException) -> PlatformErr
     if fault is Fault.CONFIGURATION:
         return ConfigurationError(message, hint="check CLICKHOUSE_USER, CLICKHOUSE_PASSWORD and the database's name")
     if fault is Fault.THROTTLED:
-        return ThrottledError(message)
+        return ThrottledError(message, hint=FEWER)
     return TransientError(message, hint="is it running, and CLICKHOUSE_HOST, CLICKHOUSE_PORT right?")
 
 

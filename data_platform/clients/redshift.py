@@ -225,6 +225,13 @@ def _classify_message(state: str, message: str) -> Fault | None:
     return None
 
 
+NO_SESSION = (
+    "lower the limit of the pool redshift (Dagster, Deployment, Concurrency), so that fewer runs go at once. If few "
+    "runs of the platform were going, others hold the sessions: SELECT user_name, count(*) FROM stv_sessions GROUP "
+    "BY 1 shows who; ask them to close theirs"
+)
+
+
 def _connect_failure(error: Exception, settings: Settings) -> PlatformError | None:
     """The failure of a connect in the platform's words; None when it is not the connection's failure."""
     state, message = describe(error)
@@ -240,7 +247,7 @@ def _connect_failure(error: Exception, settings: Settings) -> PlatformError | No
     if fault is Fault.THROTTLED:
         return ThrottledError(
             f"Redshift {where} takes no more sessions: {message} [{state}]",
-            hint="wait for others to end; if it stays, lower the pool redshift in Dagster (Deployment, Concurrency)",
+            hint=NO_SESSION,
         )
     if state is not None:
         return TransientError(

@@ -246,5 +246,5 @@ def require_success(result: BackfillResult) -> None:
     """Raise PlatformError with the run's reason when it failed."""
     if not result.success:
         reason, _, hint = (result.reason or "the run failed").partition("\n  -> ")
-        step = f"{hint.rstrip('.')}. Then give" if hint else "give"
-        raise PlatformError(reason, hint=f"{step} the same command again: it takes up where this run ended")
+        step = f"{hint.rstrip('.')}. The" if hint else "the"
+        raise PlatformError(reason, hint=f"{step} same command again takes up where this run ended")

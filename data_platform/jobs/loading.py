@@ -45,15 +45,16 @@ def still_waiting(domains: Sequence[str]) -> PlatformError:
     )
 
 
-def cannot_be_loaded(failed: Mapping[str, str]) -> PlatformError:
-    """What a reconciliation ends with; `failed` has the reason by object."""
-    shown = "; ".join(f"{key}: {reason}" for key, reason in list(failed.items())[:SHOWN])
+def cannot_be_loaded(bucket: str, failed: Mapping[str, str]) -> PlatformError:
+    """What a reconciliation ends with; `failed` has the reason by key in `bucket`."""
+    shown = "; ".join(f"s3://{bucket}/{key}: {reason}" for key, reason in list(failed.items())[:SHOWN])
     more = f"; and {len(failed) - SHOWN} more, in the run's metadata under failed" if len(failed) > SHOWN else ""
-    what = "file on S3 that no event announced" if len(failed) == 1 else "files on S3 that no event announced"
+    what = "file on S3 that no event announced is" if len(failed) == 1 else "files on S3 that no event announced are"
     return PlatformError(
-        f"{len(failed)} {what} cannot be loaded: {shown}{more}",
-        hint="make the day of each again: data-platform backfill DATASET --from DAY --to DAY, which stand in its "
-        "key as DATASET/ds=DAY; or delete a file that does not belong there",
+        f"{len(failed)} {what} not in ClickHouse and cannot be loaded, so their rows are missing there: {shown}{more}",
+        hint="a file that _manifest.json beside it lists is the platform's: data-platform backfill DATASET --from "
+        "DAY --to DAY (both stand in its key, DATASET/ds=DAY); if it fails again, correct the column at the source "
+        "or in the catalogue. A file that it does not list was put there by somebody else: ask who, or delete it",
     )
 
 
@@ -110,7 +111,7 @@ def _reconcile(context: dg.OpExecutionContext, config: Reconciliation, platform:
     warehouse.client.close()
     context.add_output_metadata({"objects": objects, "rows": rows, "failed": dg.MetadataValue.json(failed)})
     if failed:
-        raise cannot_be_loaded(failed)
+        raise cannot_be_loaded(settings.curated_bucket, failed)
 
 
 def catch_up_job() -> Any:

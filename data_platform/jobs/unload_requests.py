@@ -50,7 +50,9 @@ def failure_of(request: "UnloadRequest") -> str:
     """Why a request FAILED, and what its caller does."""
     return (
         f"the unload request {request.request_id} of {request.caller} FAILED: {request.error_message} "
-        f"[{request.error_code}]\n  -> its caller sees the same; once the cause is put right: "
+        f"[{request.error_code}]\n  -> its caller, {request.caller}, has been told the "
+        "same. Where its statement is wrong, the caller sends a corrected request and you have nothing to do. Where "
+        "something of the warehouse or of the platform is wrong, put it right, then: "
         f"data-platform unload retry {request.request_id}"
     )
 

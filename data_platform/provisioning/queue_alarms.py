@@ -24,8 +24,9 @@ DROP_STUCK = (
 )
 DROP_GIVEN_UP = (
     "P0: a CSV drop was given up: its runs failed three times, or it names no file. Which and why: data-platform "
-    "statistics history --status FAILED, then data-platform statistics audit FILE. Correct the cause, then "
-    "data-platform statistics apply S3_URL, and delete the message from the queue {queue}"
+    "statistics history --status FAILED, then data-platform statistics audit FILE; where none is listed, read the "
+    "message in the queue {queue}. Correct the cause, then data-platform statistics apply S3_URL, and delete the "
+    "message from that queue"
 )
 LOG_STUCK = (
     "P1: OpenTelemetry logs that came late wait for more than 4 hours; the product metrics lack their events. Is the "
@@ -33,9 +34,10 @@ LOG_STUCK = (
     "hand: data-platform metrics rebuild"
 )
 LOG_GIVEN_UP = (
-    "P1: the days of OpenTelemetry logs that came late could not be made in three runs; the product metrics lack their "
-    "events. Why: Dagster, Runs, tag data_platform/logs. Correct the cause, then data-platform metrics rebuild, and "
-    "purge the queue {queue}: its messages are not needed any more"
+    "P1: the days of OpenTelemetry logs that came late could not be made in three runs, and the product metrics lack "
+    "their events; or a message names no log. Failed runs: Dagster, Runs, tag data_platform/logs; correct the cause, "
+    "then data-platform metrics rebuild. No failed run: read the messages in the queue {queue} and tell who sends "
+    "them. Last, purge the queue: its messages are not needed any more"
 )
 
 

@@ -41,8 +41,9 @@ def unload_alarms(settings: Settings) -> tuple[UnloadAlarm, ...]:
         UnloadAlarm(
             *("UnloadFailed", "FailedRequests", "Sum", FAILED_IN_5_MINUTES, 1),
             sentence="P1: more than 5 unload requests FAILED within 5 minutes; their callers have been told. One "
-            "cause for all? Dagster, Catalog, unload/requests, tab Events: each with its caller and error. Is "
-            "Redshift or S3 away: data-platform doctor",
+            "cause for all? Dagster, Catalog, unload/requests, tab Events: each with its caller and error. Wrong "
+            "statements of one caller: tell that caller, nothing else. Redshift or S3 away: data-platform doctor; "
+            "once it is put right, data-platform unload retry ID for each",
             period_s=300,
             silence="notBreaching",
         ),

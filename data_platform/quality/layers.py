@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_platform.catalog.models import Dataset, RedshiftSource
 from data_platform.curation.manifest import StoredManifest, read_manifest
-from data_platform.errors import PlatformError
+from data_platform.errors import PLATFORM_TEAM, PlatformError
 from data_platform.loading.contents import manifest_objects
 from data_platform.loading.rebuild import Warehouse
 from data_platform.loading.register import State, TablePartition
@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     LOADED: "Each curated file of the day has as many rows in ClickHouse as its manifest says; no others are there.",
 }
 
-IF_AGAIN = "If they differ again, it is a mistake in the platform: give the run's link to the team that runs it."
+IF_AGAIN = f"If the check fails again, it is a mistake in the platform: give the run's link to {PLATFORM_TEAM}."
 
 
 def unload_proven(rows: int, files: int) -> Finding:
@@ -51,7 +51,11 @@ def check_unload(settings: Settings, s3: "S3Client", ledger: "Engine", dataset: 
 def unload_broken(dataset: Dataset, ds: date, error: PlatformError) -> Finding:
     """The finding for an unload whose proof failed."""
     sentence = f"{dataset.key} {ds}: {error.message}."
-    return Finding(UNLOADED, False, sentence, step=f"Unload the day again, which is safe: {make_again(dataset, ds)}")
+    return Finding(UNLOADED, False, sentence, step=f"{_unload_again(dataset, ds)}. {IF_AGAIN}")
+
+
+def _unload_again(dataset: Dataset, ds: date) -> str:
+    return f"Unload the day again and make what follows from it, which is safe: {make_again(dataset, ds)}"
 
 
 def check_curated(
@@ -68,8 +72,17 @@ def check_curated(
 
         with ledger().connect() as connection:
             newest = dataset_unloads.latest(connection, dataset.key, ds.isoformat(), status="DONE")
-        stale = made_from_another(stored, None if newest is None else (newest.attempt, newest.rows))
+        if newest is None:
+            return never_unloaded(dataset, ds, stored)
+        stale = made_from_another(stored, newest.attempt, newest.rows)
     return judge_curated(dataset, ds, stored, stale)
+
+
+def never_unloaded(dataset: Dataset, ds: date, stored: StoredManifest) -> Finding:
+    """The finding for curated files whose unload the ledger does not know: what they were made from is not there."""
+    version = stored.manifest.source.version
+    sentence = f"{dataset.key} {ds}: the curated files were made from {version}, but no unload of the day was finished."
+    return Finding(CURATED, False, sentence, step=f"{_unload_again(dataset, ds)}. {IF_AGAIN}")
 
 
 def judge_curated(dataset: Dataset, ds: date, stored: StoredManifest | None, stale: str | None) -> Finding:
@@ -78,7 +91,7 @@ def judge_curated(dataset: Dataset, ds: date, stored: StoredManifest | None, sta
     step = f"Make its curated files again, which is safe: {make_again(dataset, ds, stages='curated,clickhouse')}"
     if stored is None:
         sentence = f"{where} has no curated files: the manifest that lists them is not in the curated bucket."
-        return Finding(CURATED, False, sentence, step=step)
+        return Finding(CURATED, False, sentence, step=f"{step}. {IF_AGAIN}")
     manifest = stored.manifest
     facts: dict[str, int | float | str] = {
         "source_rows": manifest.source.rows,
@@ -90,7 +103,7 @@ def judge_curated(dataset: Dataset, ds: date, stored: StoredManifest | None, sta
         sentence = f"{where}: its source has {manifest.source.rows:,} rows, its curated files have {manifest.rows:,}."
         return Finding(CURATED, False, sentence, step=f"{step}. {IF_AGAIN}", facts=facts)
     if stale is not None:
-        return Finding(CURATED, False, f"{where}: {stale}", step=step, facts=facts)
+        return Finding(CURATED, False, f"{where}: {stale}", step=f"{step}. {IF_AGAIN}", facts=facts)
     return Finding(CURATED, True, f"{manifest.rows:,} rows in {len(manifest.files)} files.", facts=facts)
 
 
@@ -138,12 +151,9 @@ def judge_loaded(
     )
 
 
-def made_from_another(stored: StoredManifest, newest: tuple[int, int | None] | None) -> str | None:
-    """Why the curated partition is not made from the `newest` finished unload (attempt, rows); None where it is."""
+def made_from_another(stored: StoredManifest, attempt: int, rows: int | None) -> str | None:
+    """Why the curated partition is not made from the newest finished unload, `attempt`; None where it is."""
     source = stored.manifest.source
-    if newest is None:
-        return f"the curated files were made from {source.version}, but no unload of the day was finished."
-    attempt, rows = newest
     if source.version == f"attempt {attempt}" and source.rows == rows:
         return None
     return (

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from data_platform.catalog.ddl import DS, qualified, quote
-from data_platform.catalog.models import Check, Dataset, NotNull, Range, RowDrift, Unique
+from data_platform.catalog.models import Check, Dataset, NotNull, Range, RedshiftSource, RowDrift, Unique
 from data_platform.quality.finding import Finding, Weight, make_again
 
 if TYPE_CHECKING:
@@ -130,10 +130,20 @@ def _judge_drift(dataset: Dataset, ds: date, rule: Rule, check: RowDrift, rows: 
         f"{dataset.key} {ds}: {rows:,} rows where the median of the {days} partitions before is {median:,.0f}, "
         f"{drift:.0%} off; {check.tolerance:.0%} is allowed.",
         rule.weight,
-        "Ask the owner of the source whether the day is complete there. If it is, do nothing; if not, once it is: "
-        f"{make_again(dataset, ds)}",
+        f"Count the day at its source ({_source_of(dataset, ds)}). If it has another number of rows by now, make the "
+        f"day again: {make_again(dataset, ds)}. If not, ask whoever fills the source whether the day is complete; if "
+        "it is, do nothing",
         facts,
     )
+
+
+def _source_of(dataset: Dataset, ds: date) -> str:
+    """Where a person counts the rows of a day at the source."""
+    source = dataset.source
+    if isinstance(source, RedshiftSource) and source.table is not None:
+        where = "" if source.partition_column is None else f" WHERE {source.partition_column} = '{ds}'"
+        return f"Redshift: SELECT count(*) FROM {source.table}{where}"
+    return f"source in catalog/datasets/{dataset.key}.yaml"
 
 
 def _measure(table: str, check: Check) -> str:

@@ -17,7 +17,7 @@ from data_platform.assets.repair import Repair
 from data_platform.assets.standing import DESCRIPTIONS as STANDING
 from data_platform.assets.standing import NO_DEAD_LETTERS
 from data_platform.catalog import Catalog
-from data_platform.errors import Fault
+from data_platform.errors import PLATFORM_TEAM, Fault
 from data_platform.jobs.daily import (
     DATASETS_HOUR,
     STANDING_JOB,
@@ -38,8 +38,9 @@ from data_platform.sensors.user_statistics import NAME as STATISTICS_DROPS
 WILL_RETRY_TAG = "dagster/will_retry"
 ENDED = "its process ended before it was finished"
 PROCESS_ENDED = (
-    "See in the run's log what ended it, mostly too little memory (give it more) or a machine that went away. Then "
-    "choose Re-execute from failure on the run's page: what is finished is left alone."
+    "See in the run's log what ended it: mostly too little memory of the machine or container that runs Dagster's "
+    "runs (give that more), or its end. Then choose Re-execute from failure on the run's page: what is finished is "
+    "left alone."
 )
 # What each check of a summary asks for, in words; its detail tells the first day on which it is not so.
 SUMMARY_CHECKS = {
@@ -168,10 +169,14 @@ def problem_of_check(evaluation: dg.AssetCheckEvaluation, owner: str, subject: s
 def _step(evaluation: dg.AssetCheckEvaluation) -> str:
     """What puts it right, for a check that does not say so itself."""
     if evaluation.asset_key.path[0] == "summaries":
+        rebuild = "data-platform metrics rebuild"
+        if evaluation.check_name == "equals_other_engine":
+            rebuild = f"{rebuild} --engine clickhouse, then {rebuild} --engine athena"
+        asset = evaluation.asset_key.to_user_string()
         return (
-            "Bring all tables up to date: data-platform metrics rebuild. If the check fails again, compute the table "
-            "anew: Materialize on the asset in Dagster, with full: true in its config. If it still fails, it is a "
-            "mistake in the platform: give the run's link to the team that runs it."
+            f"Bring all tables up to date: {rebuild}. If the check fails again, compute the tables anew: in Dagster, "
+            f"Catalog, {asset} (and the other table, where two are named), Materialize, with full: true in its "
+            f"config. If it still fails, it is a mistake in the platform: give the run's link to {PLATFORM_TEAM}."
         )
     return "See what it measured, correct the cause, and run the check again (Checks, Execute)."
 
@@ -200,8 +205,8 @@ def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.Dags
     else:
         reason, _, hint = failed.partition("\n  -> ")
         step = hint or NEXT_STEP[fault]
-        if fault is Fault.CONFIGURATION or (not hint and fault is not Fault.UNKNOWN):
-            step = f"{step.rstrip('.')}. Then run it again: {RUN_AGAIN.get(run.job_name, BY_HAND)}"
+        if fault is Fault.CONFIGURATION or not hint:
+            step = f"{step.rstrip('.')}. To run it again: {RUN_AGAIN.get(run.job_name, BY_HAND)}"
     # What is left of a catch-up is the next one's, whatever ended it.
     passes = failed is None or fault in RETRIED or run.job_name == CATCH_UP
     again = job_tried_again(catalog, run.job_name) if passes else None

@@ -9,6 +9,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from data_platform.assets.checks import BoundaryError
 from data_platform.catalog.models import RowDrift
+from data_platform.clients import redshift
 from data_platform.curation.manifest import CuratedFile, PartitionManifest, PartitionSource, StoredManifest
 from data_platform.errors import ConfigurationError, PlatformError, ThrottledError, TransientError, UnknownOutcomeError
 from data_platform.ledger.unload_requests import UnloadRequest, UnloadStatus
@@ -23,6 +24,7 @@ from tests.desk.conftest import catalog_of, dataset_of
 
 DAY = date(2024, 3, 9)
 NOW = datetime(2024, 3, 10, 2, tzinfo=UTC)
+LONG_AFTER = datetime(2024, 6, 1, 2, tzinfo=UTC)
 LOOKBACK = 7
 ORDERS = dataset_of(
     "orders",
@@ -43,8 +45,8 @@ def broken_layers() -> list[Finding]:
         layers.unload_broken(ORDERS, DAY, refused),
         layers.judge_curated(ORDERS, DAY, None, None),
         layers.judge_curated(ORDERS, DAY, _manifest(10, 9), None),
-        layers.judge_curated(ORDERS, DAY, _manifest(10, 10), layers.made_from_another(_manifest(10, 10), (2, 12))),
-        layers.judge_curated(ORDERS, DAY, _manifest(10, 10), layers.made_from_another(_manifest(10, 10), None)),
+        layers.judge_curated(ORDERS, DAY, _manifest(10, 10), layers.made_from_another(_manifest(10, 10), 2, 12)),
+        layers.never_unloaded(ORDERS, DAY, _manifest(10, 10)),
         layers.judge_loaded(
             ORDERS, DAY, {"s3://curated/market/orders/ds=2024-03-09/g1.parquet": 10}, {},
             {"s3://curated/market/orders/ds=2024-03-09/g1.parquet": 4},
@@ -85,7 +87,9 @@ ERRORS: dict[str, Exception] = {
         hint="correct the rows at the source, or make the column nullable in the catalogue",
     ),
     "ClickHouse is away": TransientError("ClickHouse at ch:8443 was not reached"),
-    "Redshift has no slot": ThrottledError("Redshift has no free connection (limit 500)"),
+    "Redshift has no slot": ThrottledError(
+        "Redshift dw:5439/dev takes no more sessions: connection limit 500 exceeded [53300]", hint=redshift.NO_SESSION
+    ),
     "a grant is missing": ConfigurationError(
         "Redshift refuses the query: permission denied for relation orders [42501]"
     ),

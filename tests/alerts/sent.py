@@ -95,10 +95,11 @@ RUNS: dict[str, tuple[str, Exception | None]] = {
     "the reconciliation found files that do not load": (
         "load_reconciliation",
         cannot_be_loaded(
+            "curated",
             {
                 "market/orders/ds=2024-03-08/part-7.parquet": "E003: column amount is text, the table has Int32",
                 "market/orders/ds=2024-03-08/part-8.parquet": "E002: it is no Parquet file",
-            }
+            },
         ),
     ),
     "the reconciliation could not reach ClickHouse": ("load_reconciliation", ERRORS["ClickHouse is away"]),
@@ -193,7 +194,8 @@ SUMMARY_DETAILS = {
     "events",
     "equals_interval_algorithm": "2024-03-09: 400 in the table of mau, 401 in the interval algorithm on user-days",
     "equals_distinct_users": "2024-03-09: 400 in the table of mau, 401 in the distinct users of the user-days",
-    "equals_other_engine": "2024-03-09: 120 in the table of dau, 121 in ClickHouse; 2 rows or more differ",
+    "equals_other_engine": "2024-03-09: 120 in the table of event_distribution on Athena, 121 in ClickHouse; 2 or more "
+    "differ",
 }
 
 

@@ -23,7 +23,7 @@ from data_platform.quality import layers
 from data_platform.quality.rules import rules_of
 from data_platform.sensors import dlq, event_logs, kafka_lag, loading, restated, run_failure, user_statistics
 from data_platform.settings import Settings
-from tests.alerts.kinds import CATALOG, ERRORS, LOOKBACK, NOW, ORDERS, broken_layers, findings
+from tests.alerts.kinds import CATALOG, ERRORS, LONG_AFTER, LOOKBACK, NOW, ORDERS, broken_layers, findings
 
 Shown = Iterator[tuple[str, list[str]]]
 
@@ -36,7 +36,7 @@ def days() -> Shown:
         shown = outcome_of(error).observation(key, "2024-03-09", repair, NOW).metadata
         yield what, [f"{name}: {value.value}" for name, value in shown.items()]
     for what in ("ClickHouse is away", "held back"):
-        shown = outcome_of(ERRORS[what]).observation(key, "2023-11-02", repair, NOW).metadata
+        shown = outcome_of(ERRORS[what]).observation(key, "2024-03-09", repair, LONG_AFTER).metadata
         yield f"{what}, a day of long ago", [f"{name}: {value.value}" for name, value in shown.items()]
 
 
@@ -74,9 +74,10 @@ def runs() -> Shown:
     """Where a run or a command ends: the run's page, the terminal."""
     away, nulls = outcome_of(ERRORS["ClickHouse is away"]), outcome_of(ERRORS["the data do not fit"])
     one, several = {"2024-03-09": nulls}, {"2024-03-07": away, "2024-03-09": nulls}
-    yield "a run in which a day failed", failure_of(ORDERS, one, 7).splitlines()
-    yield "a run in which some days failed", failure_of(ORDERS, several, 7).splitlines()
-    failed = BackfillResult("6f1c2a9e", False, failure_of(ORDERS, one, 7))
+    repair = repairs(CATALOG, LOOKBACK)[ORDERS.key]
+    yield "a run in which a day failed", failure_of(ORDERS, one, 7, repair, NOW).splitlines()
+    yield "a run in which some days failed", failure_of(ORDERS, several, 7, repair, NOW).splitlines()
+    failed = BackfillResult("6f1c2a9e", False, failure_of(ORDERS, one, 7, repair, NOW))
     yield "a backfill in which a day failed", _raised(lambda: require_success(failed))
     yield "a schedule that started nothing", [nothing_needed([ORDERS], LOOKBACK)]
 

@@ -163,5 +163,5 @@ def _compared(metric: str, name: str, rows: list[Any], other: str) -> Check:
     if not rows:
         return Check(metric, name, passed=True, detail=f"equal to {other} on every day compared")
     day, mine, theirs = rows[0]
-    detail = f"{day}: {mine} here, {theirs} in {other}; {len(rows)} or more differ"
+    detail = f"{day}: {mine} in the table of {metric} on Athena, {theirs} in {other}; {len(rows)} or more differ"
     return Check(metric, name, passed=False, detail=detail)
