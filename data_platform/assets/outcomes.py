@@ -16,7 +16,7 @@ import dagster as dg
 
 from data_platform.assets.repair import Repair
 from data_platform.clients import clickhouse, redshift
-from data_platform.clients.classify import classify
+from data_platform.clients.classify import classify, explain
 from data_platform.errors import PLATFORM_TEAM, Fault, PlatformError
 from data_platform.unload.datasets import NotReadyError
 
@@ -125,7 +125,7 @@ def outcome_of(error: BaseException) -> DayOutcome:
     if isinstance(error, PlatformError):
         reason, hint = error.message, error.hint
     else:
-        reason, hint = f"{type(error).__name__}: {error}".strip(), None
+        reason, hint = explain(error), None
         if fault is Fault.UNKNOWN:
             reason = f"an error in the platform's own code, {reason}{_place(error)}"
     if isinstance(error, NotReadyError):

@@ -27,6 +27,25 @@ def classify(error: BaseException) -> Fault:
             return Fault.UNKNOWN
 
 
+SYSTEMS = {
+    "botocore": "AWS",
+    "boto3": "AWS",
+    "s3transfer": "AWS",
+    "clickhouse_connect": "ClickHouse",
+    "urllib3": "ClickHouse",
+    "redshift_connector": "Redshift",
+    "sqlalchemy": "PostgreSQL",
+    "psycopg": "PostgreSQL",
+    "psycopg2": "PostgreSQL",
+    "dagster_postgres": "Dagster's PostgreSQL",
+}
+
+
 def explain(error: BaseException) -> str:
-    """What failed, for a log: our own errors with their hint, foreign ones with their type."""
-    return str(error) if isinstance(error, PlatformError) else f"{type(error).__name__}: {error}"
+    """What failed: our own errors with their hint, foreign ones on a line, with the system they are of."""
+    if isinstance(error, PlatformError):
+        return str(error)
+    system = SYSTEMS.get(type(error).__module__.partition(".")[0])
+    said = getattr(error, "orig", None) or error  # SQLAlchemy adds the statement and a link for programmers
+    text = f"{type(error).__name__}: {' '.join(str(said).split())}"
+    return text if system is None else f"{system}: {text}"
