@@ -1,5 +1,6 @@
 """`data-platform backfill`: a range of days of a dataset through its layers, planned first, with progress."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from data_platform.errors import ConfigurationError
 from data_platform.settings import load_settings
 
 if TYPE_CHECKING:
+    from data_platform.assets.keys import Stage
     from data_platform.jobs.backfill import BackfillPlan
 
 app = typer.Typer()
@@ -36,6 +38,7 @@ def backfill(
     from data_platform.build import build_defs
     from data_platform.catalog import load_catalog
     from data_platform.jobs.backfill import Checkpoint, plan_backfill, require_success, run_backfill
+    from data_platform.jobs.estimates import estimated_bytes
     from data_platform.jobs.instance import open_instance
 
     settings = load_settings()
@@ -57,10 +60,12 @@ def backfill(
             restart=restart,
         )
         if not as_json:
-            _print_plan(plan)
+            _print_plan(plan, estimated_bytes(instance, plan))
         if dry_run:
             if as_json:
-                print_json({"dataset": dataset, "stages": plan.stages, "days": plan.days, "remaining": plan.remaining})
+                facts = {"dataset": dataset, "stages": plan.stages, "days": plan.days, "remaining": plan.remaining}
+                size = estimated_bytes(instance, plan)
+                print_json({**facts, "partitions": plan.partitions, "runs": 1, "estimated_bytes": size})
             return
         if plan.days and not plan.remaining:
             if as_json:
@@ -95,9 +100,13 @@ def backfill(
     require_success(result)
 
 
-def _print_plan(plan: "BackfillPlan") -> None:
+def _print_plan(plan: "BackfillPlan", sizes: "Mapping[Stage, int | None]") -> None:
     days = plan.days
     what = f"{len(days)} days, {days[0]} to {days[-1]}" if days else "one snapshot"
-    out.print(f"{plan.dataset.key}: {what}, through {', '.join(plan.stages)}, in one run")
+    stages = ", ".join(plan.stages)
+    out.print(f"{plan.dataset.key}: {what}, through {stages}: {plan.partitions} partitions, in one run", soft_wrap=True)
+    known = ", ".join(f"{stage} {size:,}" for stage, size in sizes.items() if size is not None)
+    by = "by the newest days that were made" if known else "not known, none of its days was made before"
+    out.print(f"estimated bytes: {f'{known}, {by}' if known else by}", soft_wrap=True)
     if plan.resumes is not None:
         out.print(f"resuming run {plan.resumes[:8]}: {len(plan.done)} days are done, {len(plan.remaining)} remain")

@@ -57,6 +57,11 @@ class BackfillPlan:
         return tuple(day for day in self.days if day not in self.done)
 
     @property
+    def partitions(self) -> int:
+        """How many layers of days there are to do."""
+        return len(self.stages) * (len(self.remaining) if self.days else 1)
+
+    @property
     def tag(self) -> str:
         """Names this backfill among the runs, so that the same call finds it again."""
         days = f"{self.days[0]}..{self.days[-1]}" if self.days else "snapshot"

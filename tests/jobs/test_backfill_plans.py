@@ -13,6 +13,7 @@ from data_platform.assets.keys import Stage, stage_key
 from data_platform.catalog import Catalog
 from data_platform.errors import ConfigurationError
 from data_platform.jobs.backfill import BACKFILL_TAG, RESUMES_TAG, BackfillPlan, plan_backfill
+from data_platform.jobs.estimates import estimated_bytes
 from data_platform.jobs.processes import HOST_TAG, PROCESS_TAG, end_abandoned, process_tags
 from tests.flow import dataset_entry, day, write_catalog
 
@@ -200,3 +201,16 @@ def settings_catalog() -> Catalog:
     from data_platform.catalog import load_catalog
 
     return load_catalog(Path(__file__).resolve().parents[2] / "catalog")
+
+
+def test_a_plan_tells_its_partitions_and_the_bytes_they_will_come_to(
+    catalog: Catalog, instance: dg.DagsterInstance
+) -> None:
+    wanted = plan(catalog, instance, "items", 5, 8)
+    assert wanted.partitions == 12
+    assert set(estimated_bytes(instance, wanted).values()) == {None}, "nothing was made before"
+    key = stage_key(Stage.CURATED, wanted.dataset)
+    for number, size in ((1, 100), (2, 300)):
+        metadata = {"bytes": dg.MetadataValue.int(size)}
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(day(number)), metadata=metadata))
+    assert estimated_bytes(instance, wanted) == {Stage.UNLOAD: None, Stage.CURATED: 800, Stage.CLICKHOUSE: None}

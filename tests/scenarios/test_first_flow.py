@@ -129,6 +129,8 @@ def test_a_dry_run_does_nothing(sample: Cloud) -> None:
         sample, "backfill", "market/weather", "--from", "2013-06-01", "--to", "2013-06-03", "--dry-run", "--json"
     )
     assert told["remaining"] == ["2013-06-01", "2013-06-02", "2013-06-03"]
+    assert (told["partitions"], told["runs"]) == (9, 1)
+    assert set(told["estimated_bytes"]) == {"unload", "curated", "clickhouse"}
     with clickhouse.connect(sample.settings) as client:
         query = "SELECT count() FROM market.weather WHERE _ds BETWEEN '2013-06-01' AND '2013-06-03'"
         assert client.query(query).first_row == (0,)
