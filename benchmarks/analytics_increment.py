@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -89,17 +90,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         state: Path = options.state or Path(folder)
         with shop(state / "short", DAYS // 10, scale) as short:
-            _, shorter = short.one_more_day()
+            shorter = short.one_more_day().without_retention
         with shop(state / "long", DAYS, scale) as long:
-            day, longer = long.one_more_day()
-            found["ten times the history, without retention"] = longer / shorter
-            bare, local = long.bare_insert(Path(folder))
-            found["one more day / bare insert of it"] = day / bare
-            print(f"one more day / bare insert of it from a file beside the server: {day / local:.2f}")
+            with long.bare_sources(Path(folder)) as sources:
+                day = long.one_more_day(sources)
+            found["ten times the history, without retention"] = day.without_retention / shorter
+            remote, local = day.bare
+            found["one more day / bare insert of it"] = day.whole / remote
+            print(f"bare insert of a day's Parquet {remote:.2f} s, from a file beside the server {local:.2f} s")
+            print(f"one more day / bare insert of it from a file beside the server: {day.whole / local:.2f}")
             times = long.warm()
             found["seven tables from the blocks, s"] = sum(times.values())
             found["rolling MAU from the bitmaps, ms"] = times["mau"] * 1000
-            found["DROP + CTAS / one more day"] = long.old_way() / day
+            found["DROP + CTAS / one more day"] = long.old_way() / day.whole
     for name, limit in LIMITS.items():
         print(f"{name}: {found[name]:.2f} (limit {limit:g})")
     for name, limit in LEAST.items():
@@ -153,6 +156,15 @@ def s3_object(state: Path, file: Path) -> Generator[tuple[str, str, str]]:
         engine.stop()
 
 
+@dataclass(frozen=True)
+class Costs:
+    """Median seconds of one more day, of one without the retention, and of bare inserts by source."""
+
+    whole: float
+    without_retention: float
+    bare: list[float]
+
+
 class Shop:
     """`days` of history, `rows` events a day."""
 
@@ -162,7 +174,8 @@ class Shop:
         self.next = FIRST + timedelta(days=days)
 
     def fill(self) -> None:
-        """Generate the days that are missing, build what is not built."""
+        """Generate the days that are missing, build everything anew: days of earlier runs left traces."""
+        self.client.command("DROP DATABASE IF EXISTS analytics_blocks SYNC")
         held = {row[0] for row in self.client.query("SELECT DISTINCT _ds FROM analytics.events").result_rows}
         for day in held - set(self.history):
             self.drop(day)
@@ -188,22 +201,39 @@ class Shop:
         refresh_blocks(self.client, LOCKS, [SERVICE])
         rebuild_summaries(self.client, LOCKS, SERVICE, metrics, self.next)
 
-    def one_more_day(self) -> tuple[float, float]:
-        """Seconds for the day after the history, and without the retention: the medians, each of days never seen."""
-        times: dict[bool, list[float]] = {True: [], False: []}
+    def one_more_day(self, sources: Sequence[str] = ()) -> "Costs":
+        """What the day after the history costs, by turns with bare inserts of one; every day is one never seen."""
+        whole: list[float] = []
+        without: list[float] = []
+        bare: dict[str, list[float]] = {source: [] for source in sources}
         for sample in range(SAMPLES):
-            for retention, found in times.items():
+            for source, times in bare.items():
+                self.client.command("TRUNCATE TABLE analytics.bare SYNC")
+                times.append(seconds(partial(self.client.command, BARE.format(source=source))))
+            for retention, times in ((True, whole), (False, without)):
                 metrics = [name for name in METRICS if retention or name != "retention"]
                 self.generate(self.next, f"{self.next} {sample} {retention}")
-                found.append(seconds(partial(self.increment, metrics)))
+                self.settle()
+                times.append(seconds(partial(self.increment, metrics)))
                 self.drop(self.next)
                 self.increment()
-        whole, without = (statistics.median(times[retention]) for retention in (True, False))
-        print(f"{len(self.history)} days: one more day {whole:.2f} s, without the retention {without:.2f} s")
-        return whole, without
+        found = Costs(
+            statistics.median(whole), statistics.median(without), [statistics.median(times) for times in bare.values()]
+        )
+        print(
+            f"{len(self.history)} days: one more day {found.whole:.2f} s, "
+            f"without the retention {found.without_retention:.2f} s"
+        )
+        return found
 
-    def bare_insert(self, folder: Path) -> tuple[float, float]:
-        """Seconds of INSERT SELECT of the day's Parquet and nothing else, from S3 and from a local file: the medians.
+    def settle(self) -> None:
+        """Wait until nothing is merged: what went before is not measured."""
+        while int(str(self.client.command("SELECT count() FROM system.merges"))):
+            time.sleep(0.05)
+
+    @contextmanager
+    def bare_sources(self, folder: Path) -> Generator[list[str]]:
+        """The Parquet of one day on S3, where it lies, and in a file beside the server, for BARE.
 
         Its structure is known beforehand: the statement is not made to look for it.
         """
@@ -214,19 +244,11 @@ class Shop:
         self.drop(self.next)
         structure = literal(", ".join(f"{name} {kind}" for name, kind in self.client.query(COLUMNS).result_rows))
         with s3_object(folder / "aws", file) as (url, key, secret):
-            sources = (
+            yield [
                 f"s3('{url}', '{key}', '{secret}', 'Parquet', {structure})",
                 f"file('{file}', Parquet, {structure})",
-            )
-            samples: dict[str, list[float]] = {source: [] for source in sources}
-            for _ in range(SAMPLES):
-                for source, found in samples.items():
-                    self.client.command("TRUNCATE TABLE analytics.bare SYNC")
-                    found.append(seconds(partial(self.client.command, BARE.format(source=source))))
+            ]
         self.client.command("DROP TABLE analytics.bare SYNC")
-        remote, local = (statistics.median(samples[source]) for source in sources)
-        print(f"bare insert of a day's Parquet {remote:.2f} s, from a file beside the server {local:.2f} s")
-        return remote, local
 
     def warm(self) -> dict[str, float]:
         """Seconds of each metric over the whole history, from the blocks: the best of three."""
