@@ -105,11 +105,13 @@ class _Build:
     events: Events
     revision: int
     check: Callable[[], None]  # raises when the lock is lost
+    held: Mapping[str, set[str]] = field(default_factory=dict[str, set[str]])  # partitions by block, before all this
     _tables: dict[str, str] = field(default_factory=dict[str, str])
     _making: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, plans: Mapping[str, ServicePlan]) -> dict[str, ServicePlan]:
         """Build the days of the plans, and those that share records with them; returns the plans with these."""
+        self.held = self.store.partitions((*_BY_DAY, *_BY_START))
         first = list(islice(self._pieces(plans), 2))
         if len(first) == 1:
             wanted, links = self._at_once(plans, first[0])
@@ -162,8 +164,7 @@ class _Build:
 
     def _copies(self, plans: Mapping[str, ServicePlan]) -> tuple[dict[str, ServicePlan], bool]:
         """Stage the records; returns the plans with all days that share records, and whether records do not count."""
-        held = self.store.partitions().get("record_uids", set())
-        uids = UidTables(self._table("record_uids"), held, self._table("new_uids"))
+        uids = UidTables(self._table("record_uids"), self.held["record_uids"], self._table("new_uids"))
         wanted = stage_uids(self.store, self.services, plans, self.events.rows, uids)
         lost = find_losers(self.store, self.services, wanted, uids.twin, self._table("losers"))
         self._keep_others(("record_uids",), _pairs(wanted))
@@ -215,7 +216,7 @@ class _Build:
         self._replace(_BY_START, links.days)
 
     def _keep_others(self, blocks: Sequence[str], pairs: set[Pair]) -> None:
-        self.store.keep_others({block: self._table(block) for block in blocks}, pairs)
+        self.store.keep_others({block: self._table(block) for block in blocks}, pairs, self.held)
 
     def _replace(self, blocks: Sequence[str], pairs: set[Pair]) -> None:
         self.check()

@@ -5,7 +5,6 @@ Belongs here: everything that names a table or sends a statement. Does not: whic
 
 import secrets
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -140,28 +139,35 @@ class BlockStore:
         """Empty a scratch table for the next piece."""
         self.run(f"TRUNCATE TABLE {table}")
 
-    def partitions(self) -> dict[str, set[str]]:
-        """The partitions that each table has rows in, of whatever service; twins under their full names."""
-        held: dict[str, set[str]] = defaultdict(set)
+    def partitions(self, tables: Iterable[str]) -> dict[str, set[str]]:
+        """The partitions that each table, a block or a twin by its full name, has rows in, of whatever service."""
+        called = {table.removeprefix(f"{DATABASE}.").strip("`"): table for table in tables}
+        held: dict[str, set[str]] = {table: set() for table in called.values()}
         for table, partition in self.rows(
             "SELECT DISTINCT table, partition_id FROM system.parts "
-            "WHERE database = {database:String} AND active AND rows > 0",
-            {"database": DATABASE},
+            "WHERE database = {database:String} AND table IN {tables:Array(String)} AND active AND rows > 0",
+            {"database": DATABASE, "tables": sorted(called)},
         ):
-            held[f"{DATABASE}.`{table}`" if "__" in table else str(table)].add(str(partition))
+            held[called[str(table)]].add(str(partition))
         return held
 
-    def keep_others(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
-        """Copy into the twins what else lies in the partitions of the days: partitions are swapped whole."""
+    def keep_others(self, twins: Mapping[str, str], pairs: set[Pair], held: Mapping[str, set[str]]) -> None:
+        """Copy into the twins what else lies in the partitions of the days: partitions are swapped whole.
+
+        `held`: the partitions that the blocks have rows in.
+        """
         where = {
             block: f"{part} IN (SELECT {part} FROM targets) "
             "AND (service, day) NOT IN (SELECT service, day FROM targets)"
             for block in twins
+            if held[block] & {partition_of(block, day) for _, day in pairs}
             for part in ["toYYYYMM(day)" if block in MONTHLY else "day"]
         }
+        if not where:
+            return
         shared = self.rows(
             " UNION ALL ".join(
-                f"(SELECT '{block}' FROM {DATABASE}.{block} WHERE {where[block]} LIMIT 1)" for block in twins
+                f"(SELECT '{block}' FROM {DATABASE}.{block} WHERE {where[block]} LIMIT 1)" for block in where
             ),
             targets=sorted(pairs),
         )
@@ -176,7 +182,7 @@ class BlockStore:
 
     def replace(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
         """Replace the partitions with days of `pairs` in each block by its twin's. Repeating it changes nothing."""
-        held = self.partitions()
+        held = self.partitions(twins.values())
         days = {day for _, day in pairs}
         together([partial(self._swap, block, twin, days, held) for block, twin in twins.items()])
 
