@@ -116,13 +116,13 @@ def with_workers(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEv
 
 
 def bare(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent]) -> None:
-    """The same INSERT SELECT with the same settings, one after the other, with nothing around it."""
+    """The same INSERT SELECT, one after the other, with nothing around it; alone, it reads with the server's threads."""
     for event in events:
         version = event.version
         schema = read_schema(warehouse, version)
         partition = TablePartition(table.domain, table.name, event.key.ds)
         statement = insert_objects(
-            warehouse.settings, table, partition, [version], schema, generation=0, max_memory=4 * GIB, threads=1
+            warehouse.settings, table, partition, [version], schema, generation=0, max_memory=4 * GIB
         )
         warehouse.client.command(statement.sql, settings=statement.settings)
 
