@@ -116,7 +116,7 @@ def with_workers(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEv
 
 
 def bare(warehouse: Warehouse, table: Dataset, events: Sequence[ObjectEvent]) -> None:
-    """The same INSERT SELECT, one after the other, with nothing around it; alone, it reads with the server's threads."""
+    """The same INSERT SELECT, one after the other, with nothing around it, on as many threads as the server likes."""
     for event in events:
         version = event.version
         schema = read_schema(warehouse, version)
