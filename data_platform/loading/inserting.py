@@ -33,7 +33,8 @@ AT_ONCE = 4
 LISTED_PARTITION = 5_000
 
 # Bytes, uncompressed, of an object that one thread reads: several are under way at once, of this group or by the other
-# workers, and each second thread takes more than it gives (six objects of 5 MB by threes: 333 ms, 279 with one each).
+# workers, and each second thread takes more than it gives (six objects of 5 MB by threes, without other work: 333 and
+# 374 ms, 279 and 350 with one each; one after the other it made no difference).
 ONE_THREAD_BYTES = 64 * 2**20
 
 log = logging.getLogger(__name__)
