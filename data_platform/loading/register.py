@@ -202,12 +202,13 @@ class Register:
 
 
 def nothing_known(partition: TablePartition) -> tuple[str, dict[str, Any]]:
-    """SQL, with its parameters, of whether no object was ever begun in a partition. The index alone answers it.
+    """SQL, with its parameters, of whether nothing was ever written down of a partition. The index alone answers it.
 
-    A generation without objects says nothing that a load needs: no token was ever used in it.
+    Both tables are asked: a partition that was rebuilt while it was empty has a generation and no objects.
     """
     where = "WHERE domain = {domain:String} AND table = {table:String} AND ds = {ds:Date}"
-    return f"(SELECT count() FROM platform.objects {where}) = 0", _key(partition)
+    counts = " + ".join(f"(SELECT count() FROM platform.{table} {where})" for table in ("objects", "partitions"))
+    return f"{counts} = 0", _key(partition)
 
 
 def _key(partition: TablePartition) -> dict[str, Any]:

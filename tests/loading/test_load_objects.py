@@ -1,6 +1,7 @@
 """Exactly once per object version: redelivery, overwrites, reordering, lists, poison, zero rows, large objects."""
 
 from dataclasses import replace
+from datetime import date
 
 import pyarrow as pa
 import pytest
@@ -11,6 +12,7 @@ from data_platform.loading.errors import Code, LoadError
 from data_platform.loading.loader import Failure, LoadResult, Outcome, load_object, load_objects
 from data_platform.loading.plans import Plan
 from data_platform.loading.rebuild import rebuild_partition, verify_partition
+from data_platform.loading.records import PartitionRecord
 from data_platform.loading.register import State
 from data_platform.loading.schema import platform_ddl
 from data_platform.local.cloud import Cloud
@@ -193,6 +195,14 @@ def test_partitions_whose_epochs_were_lost_are_not_taken_for_new(bench: Bench) -
         client.command("DROP TABLE IF EXISTS platform.locks SYNC")
         client.command("RENAME TABLE platform.locks_aside TO platform.locks")
     assert bench.found() == bench.expected()
+
+
+def test_a_partition_rebuilt_while_it_was_empty_keeps_its_generation_when_the_epochs_are_lost(bench: Bench) -> None:
+    bench.ds = date(2031, 5, 17)  # whose lease nobody ever held
+    bench.warehouse.register.write_partition(bench.partition, PartitionRecord(3), objects=0)
+    assert load_object(bench.again(), bench.dataset, bench.put("a.parquet", rows(0, 10))).outcome is Outcome.LOADED
+    known = bench.warehouse.register.objects(bench.partition)
+    assert {record.generation for record in known.values()} == {3}
 
 
 def test_an_object_without_rows_is_loaded_and_remembered(bench: Bench) -> None:
