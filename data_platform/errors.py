@@ -8,6 +8,9 @@ from enum import StrEnum
 
 # Whom a mistake of ours is reported to: nobody else is named for the platform as a whole.
 PLATFORM_TEAM = "the team that runs the platform (it is * in DATA_PLATFORM_ALERT_ROUTES)"
+# What a step ends with where its reader's means end; who is that team reads something else (alerts/message.py).
+TELL_THE_TEAM = f"give the run's link to {PLATFORM_TEAM}"
+RUN_AGAIN = "Run it again, which is safe"  # a message puts the command behind it
 
 
 class Fault(StrEnum):

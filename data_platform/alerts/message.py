@@ -6,12 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
+from data_platform.errors import RUN_AGAIN, TELL_THE_TEAM
+
 REASONS_SHOWN = 3
 SUBJECTS_SHOWN = 40
 REASON_LENGTH = 600
 NOBODY = "nobody"  # owner of what the catalogue names no owner for
 COMMAND = "data-platform backfill"
 UNTOUCHED = "Nothing tries it again by itself."
+# For TELL_THE_TEAM where the receiver is that team: nobody is left to be told.
+YOURS = (
+    "look in the run's log, which shows the step and its error; correct the cause, or report it with that log in the "
+    "repository of the platform's code (nobody else is named for it: you are * in DATA_PLATFORM_ALERT_ROUTES)"
+)
 
 
 @dataclass(frozen=True)
@@ -161,8 +168,11 @@ def _reasons(problems: Sequence[Problem], subject: str | None) -> list[str]:
     for (reason, next_step), found in ordered[:REASONS_SHOWN]:
         among = "" if len(ordered) == 1 else f" ({_days(found)})" if subject else f" ({len(found)} of {len(problems)})"
         lines.append(f"Why{among}: {reason}")
-        lines.append(f"{'If it fails again' if _waits(found) else 'What to do'}: {_sentence(next_step)}")
-        lines += _again(subject, found)
+        label = "If it fails again" if _waits(found) else "What to do"
+        step, command = _for(found[0].owner, _sentence(next_step)), _again(subject, found)
+        if subject and command and step.startswith(f"{RUN_AGAIN}."):
+            step, command = with_command(step, command.partition(": ")[2]), ""
+        lines += [f"{label}: {step}", *([command] if command else [])]
     if len(ordered) > REASONS_SHOWN:
         lines.append(f"There are {len(ordered) - REASONS_SHOWN} more reasons; the runs tell them.")
     return lines
@@ -174,7 +184,19 @@ def _sentence(text: str) -> str:
     return first + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def _again(subject: str | None, problems: Sequence[Problem]) -> list[str]:
+def with_command(step: str, command: str) -> str:
+    """A step that begins with RUN_AGAIN, with the command in its place; any other one, with the command at its end."""
+    if step.startswith(f"{RUN_AGAIN}."):
+        return step.replace(RUN_AGAIN, f"{RUN_AGAIN}: {command}", 1)
+    return f"{step.rstrip('.')}. To run it again: {command}"
+
+
+def _for(owner: str, step: str) -> str:
+    """A step in the words for its receiver: nobody tells himself."""
+    return step.replace(TELL_THE_TEAM, YOURS) if owner in {"", NOBODY} else step
+
+
+def _again(subject: str | None, problems: Sequence[Problem]) -> str:
     """The command that makes the days of a dataset again; a subject without days is made otherwise.
 
     A command for each stretch of days without gaps: one over all would also make days that failed for another reason.
@@ -183,7 +205,7 @@ def _again(subject: str | None, problems: Sequence[Problem]) -> list[str]:
     subjects = {problem.subject for problem in problems}
     told = any(COMMAND in problem.next_step for problem in problems)
     if told or not days or any(each.count("/") != 1 for each in subjects):
-        return []
+        return ""
     again = "it" if len(days) == 1 and subject else "them"
     key = subject or "DATASET"
     each = "" if subject else ", each by its name below for DATASET"
@@ -192,7 +214,7 @@ def _again(subject: str | None, problems: Sequence[Problem]) -> list[str]:
         stretches = [(days[0], days[-1])]
         between = " (the days between are made again, too, which is safe)"
     commands = "; ".join(f"{COMMAND} {key} --from {first} --to {last}" for first, last in stretches)
-    return [f"Then make {again} again{each}: {commands}{between}"]
+    return f"Then make {again} again{each}: {commands}{between}"
 
 
 def _stretches(days: Sequence[str]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ import dagster as dg
 from data_platform.assets.repair import Repair
 from data_platform.clients import clickhouse, redshift
 from data_platform.clients.classify import classify, explain
-from data_platform.errors import PLATFORM_TEAM, Fault, PlatformError
+from data_platform.errors import RUN_AGAIN, TELL_THE_TEAM, Fault, PlatformError
 from data_platform.unload.datasets import NotReadyError
 
 # Read by the run-retries daemon, which knows nothing of faults.
@@ -85,17 +85,18 @@ class DayOutcome:
         )
 
 
+NOTHING_FOUND = f"If doctor finds nothing and it fails again, {TELL_THE_TEAM}."
 NEXT_STEP: Mapping[Fault, str] = {
     Fault.TRANSIENT: "See whether the system that is named is up: data-platform doctor. If it is not, tell whoever "
-    "runs it, and go on once it is up.",
+    f"runs it, and go on once it is up. {NOTHING_FOUND}",
     Fault.THROTTLED: "Let fewer runs go at once: in Dagster, Deployment, Concurrency, lower the limit of the engine's "
     "pool (redshift, clickhouse, athena or postgres). If nothing else was running, the engine is too small for this "
     "day: give it more memory or connections.",
     Fault.PERMANENT: "Correct the cause.",
     Fault.CONFIGURATION: "Run data-platform doctor: it tells which setting, right or table is missing, and how to "
-    "make it.",
-    Fault.UNKNOWN: "Run it again, which is safe. If it fails in the same way it is a mistake in the platform and "
-    f"not in the data: give the run's link to {PLATFORM_TEAM}.",
+    f"make it. {NOTHING_FOUND}",
+    Fault.UNKNOWN: f"{RUN_AGAIN}. If it fails in the same way it is a mistake in the platform and not in the data: "
+    f"{TELL_THE_TEAM}.",
 }
 WAITS = (
     "Nothing: it is asked every half hour and made once its source is complete. Too long? Ask whoever fills the "

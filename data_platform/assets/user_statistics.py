@@ -15,7 +15,7 @@ from data_platform.assets.metadata import read_of
 from data_platform.catalog.keys import KeyFormatError, parse_object_identity
 from data_platform.catalog.models import UserStatistics
 from data_platform.clients import aws, postgres
-from data_platform.errors import PLATFORM_TEAM, PlatformError
+from data_platform.errors import TELL_THE_TEAM, PlatformError
 from data_platform.resources.settings import SettingsResource
 from data_platform.settings import Settings
 from data_platform.statistics.apply import apply_file
@@ -164,7 +164,10 @@ def foreign_keys_result(found: "Orphans") -> dg.AssetCheckResult:
         breach = f"{found.rows:,} rows of user_statistics belong to no user: their user_id is not in the table users."
         step = (
             "See them: SELECT s.* FROM user_statistics AS s LEFT JOIN users AS u USING (user_id) WHERE u.user_id IS "
-            "NULL. Where users were deleted by mistake, restore them; else delete these rows."
+            "NULL. Ask whoever works on the table users whether these users were deleted on purpose (psql's \\dt+ "
+            "users names its owner). By mistake: have the users restored. On purpose: DELETE FROM user_statistics AS s "
+            "WHERE NOT EXISTS (SELECT FROM users AS u WHERE u.user_id = s.user_id). No answer yet: leave the rows, "
+            "only these are wrong."
         )
     if not found.enforced:
         breach = f"{breach} PostgreSQL does not enforce the foreign key from user_statistics to users.".strip()
@@ -202,9 +205,11 @@ def checks_of(outcome: Outcome) -> Sequence[dg.AssetCheckResult]:
         _check(
             CONSERVATION,
             lost,
-            f"This is a mistake in the platform: give this run's link to {PLATFORM_TEAM}, with the output of "
-            f"data-platform statistics audit {url}. Until they answer, applying the file again is safe, it writes "
-            f"only what differs: data-platform statistics apply {url}",
+            f"Compare the file with data-platform statistics audit {url}, which lists each rejected row: what is "
+            "missing in the table user_statistics? This is a mistake in the platform, not in the file: "
+            f"{TELL_THE_TEAM}. Until it is corrected, apply the file again: data-platform statistics apply {url}. That "
+            "writes only rows that differ, but also over what newer files wrote: where data-platform statistics "
+            "history shows any, apply them after it in the same way, the oldest first",
             records=outcome.records,
             applied=outcome.applied,
             rejected=outcome.rejected,

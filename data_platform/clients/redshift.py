@@ -227,8 +227,9 @@ def _classify_message(state: str, message: str) -> Fault | None:
 
 NO_SESSION = (
     "lower the limit of the pool redshift (Dagster, Deployment, Concurrency), so that fewer runs go at once. If few "
-    "runs of the platform were going, others hold the sessions: SELECT user_name, count(*) FROM stv_sessions GROUP "
-    "BY 1 shows who; ask them to close theirs"
+    "runs of the platform were going, others hold the sessions: as a superuser of the cluster (anybody else sees only "
+    "his own sessions, and may not get in now), SELECT user_name, count(*) FROM stv_sessions GROUP BY 1 shows who; ask "
+    "them to close theirs"
 )
 
 

@@ -54,7 +54,10 @@ def cannot_be_loaded(bucket: str, failed: Mapping[str, str]) -> PlatformError:
         f"{len(failed)} {what} not in ClickHouse and cannot be loaded, so their rows are missing there: {shown}{more}",
         hint="a file that _manifest.json beside it lists is the platform's: data-platform backfill DATASET --from "
         "DAY --to DAY (both stand in its key, DATASET/ds=DAY); if it fails again, correct the column at the source "
-        "or in the catalogue. A file that it does not list was put there by somebody else: ask who, or delete it",
+        "or in the catalogue. It is closed once the backfill has passed. A file that it does not list was put there by "
+        "somebody else: ask the dataset's owner (owner in catalog/datasets/DATASET.yaml) whether its rows are needed. "
+        "If they are, have a file that fits put in its place. If not, or if nobody knows it, move it out of the "
+        "curated bucket rather than delete it; it is closed once it is out",
     )
 
 

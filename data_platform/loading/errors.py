@@ -41,6 +41,7 @@ REVIEW = f"see it with data-platform dlq show ID; correct who sent it, or let it
 MAKE = f"make its day again (data-platform backfill), or delete a file that nobody needs; then {DROP}"
 CORRECT = f"at its source, or the catalogue's columns; then data-platform backfill of its day, and {DROP}"
 BACK = f"once data-platform doctor says that all is up, {REPLAY}"
+ALONE = f"nothing tries it again by itself any more; {BACK}"
 MORE = f"memory_mb of the domain in catalog/domains.yaml, or a larger ClickHouse; then {REPLAY}"
 ALLOW = f"the reason names what may not be read or written; allow it, then {REPLAY}"
 GONE = f"somebody deleted it before it was loaded; data-platform backfill of its day if it is needed, then {DROP}"
@@ -49,7 +50,7 @@ CODES: dict[Code, CodeFacts] = {
     Code.EVENT_SCHEMA: CodeFacts("invalid event schema", Fault.PERMANENT, 1, (), f"manual review: {REVIEW}"),
     Code.FORMAT: CodeFacts("unsupported file format", Fault.PERMANENT, 1, (), f"reprocess the file: {MAKE}"),
     Code.PARSE: CodeFacts("parse failure", Fault.PERMANENT, 1, (), f"correct the data: {CORRECT}"),
-    Code.TIMEOUT: CodeFacts("connection timeout", Fault.TRANSIENT, 3, (2, 4, 8), f"automatic: {BACK}"),
+    Code.TIMEOUT: CodeFacts("connection timeout", Fault.TRANSIENT, 3, (2, 4, 8), f"by hand: {ALONE}"),
     Code.DATABASE: CodeFacts("database unavailable", Fault.TRANSIENT, 3, (2, 4, 8), f"service recovery: {BACK}"),
     Code.MEMORY: CodeFacts("memory exhaustion", Fault.TRANSIENT, 2, (5, 10), f"scale resources: {MORE}"),
     Code.PERMISSION: CodeFacts("permission denied", Fault.PERMANENT, 1, (), f"fix the policy, replay: {ALLOW}"),

@@ -47,8 +47,8 @@ ALARMS = (
         *("LoadErrorRateHigh", "ErrorRate", 5, 3, 3, 300, "P0"),
         sentence="more than 5 % of a domain's files fail, or the domain is parked; its rows are missing in "
         "ClickHouse. The reasons: data-platform loader status (a parked domain names the right or table it lacks) "
-        "and data-platform dlq list. Put it right, then data-platform loader resume DOMAIN and data-platform dlq "
-        "replay --domain DOMAIN",
+        "and data-platform dlq list. Put it right, then data-platform loader resume DOMAIN and, for what is "
+        "left of the list, data-platform dlq replay --domain DOMAIN",
     ),
     Alarm(
         *("LoadQueueDepthHigh", "ApproximateNumberOfMessagesVisible", 100, 3, 2, 300, "P1"),
@@ -59,8 +59,8 @@ ALARMS = (
     Alarm(
         *("LoadDLQMessages", "ApproximateNumberOfMessagesVisible", 0, 1, 1, 60, "P0"),
         sentence="a file was given up and is not tried any more; its rows are missing in ClickHouse. 1. Each with its "
-        "reason and what to do: data-platform dlq list. 2. Remove the cause. 3. Have it loaded: data-platform dlq "
-        "replay --domain DOMAIN",
+        "reason and what to do: data-platform dlq list. 2. Remove the cause, or drop those for which it says so. 3. "
+        "Have what is left loaded: data-platform dlq replay --domain DOMAIN",
         of_dlq=True,
     ),
 )

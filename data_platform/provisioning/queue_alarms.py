@@ -18,9 +18,11 @@ OLDEST_DROP_S = 1800
 # A log waits for at most one tick (5 min) and a run over its days, once more where that run failed.
 OLDEST_LOG_S = 4 * 3600
 DROP_STUCK = (
-    "P1: a CSV drop waits for more than 30 minutes and is not in the table user_statistics. Is the sensor "
-    "user_statistics_drops on (Dagster, Automation), what does its newest tick say, what do the runs of the job "
-    "user_statistics say? By hand: data-platform statistics apply S3_URL"
+    "P1: a CSV drop waits for more than 30 minutes and is not in the table user_statistics. Which: the "
+    "newest runs of the job user_statistics, each with its file as partition; without a run, the messages of the queue "
+    "{queue} name it. Is the sensor user_statistics_drops off (Dagster, Automation)? Turn it on, that is all. Did its "
+    "newest tick or the run fail? Correct what that says. If nothing failed, or in haste, by hand, which is safe "
+    "beside the sensor: data-platform statistics apply S3_URL"
 )
 DROP_GIVEN_UP = (
     "P0: a CSV drop was given up: its runs failed three times, or it names no file. Which and why: data-platform "
@@ -52,7 +54,7 @@ def queue_alarm_requests(settings: Settings, catalog: Catalog) -> Iterator[dict[
     """The PutMetricAlarm requests."""
     drops = statistics_route(settings)
     watched = [
-        ("StatisticsDropsStuck", drops.queue, AGE, OLDEST_DROP_S, DROP_STUCK),
+        ("StatisticsDropsStuck", drops.queue, AGE, OLDEST_DROP_S, DROP_STUCK.format(queue=drops.queue)),
         ("StatisticsDLQMessages", drops.dlq, VISIBLE, 0, DROP_GIVEN_UP.format(queue=drops.dlq)),
     ]
     if log_prefixes(catalog):

@@ -49,9 +49,10 @@ def unload_alarms(settings: Settings) -> tuple[UnloadAlarm, ...]:
         ),
         UnloadAlarm(
             *("UnloadOldestRunning", "OldestRunning", "Maximum", longest + RUNNING_MARGIN_S, 5),
-            sentence="P0: an unload request runs for longer than a query may: nobody decides about it. Start a "
-            "process of the API, its reconciler does within a minute: data-platform api. If one runs, its log says "
-            "what it waits for; data-platform doctor says whether Redshift answers",
+            sentence="P0: an unload request runs for longer than a query may: its end is not written down. The "
+            "reconciler in a process of the API does that within a minute. Does one run? If not, start one: "
+            "data-platform api. If one does, its log says what it waits for; data-platform doctor says whether "
+            "Redshift answers",
         ),
         UnloadAlarm(
             *("UnloadOldestPending", "OldestPending", "Maximum", PENDING_S, 5),

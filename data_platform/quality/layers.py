@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_platform.catalog.models import Dataset, RedshiftSource
 from data_platform.curation.manifest import StoredManifest, read_manifest
-from data_platform.errors import PLATFORM_TEAM, PlatformError
+from data_platform.errors import TELL_THE_TEAM, PlatformError
 from data_platform.loading.contents import manifest_objects
 from data_platform.loading.rebuild import Warehouse
 from data_platform.loading.register import State, TablePartition
@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     LOADED: "Each curated file of the day has as many rows in ClickHouse as its manifest says; no others are there.",
 }
 
-IF_AGAIN = f"If the check fails again, it is a mistake in the platform: give the run's link to {PLATFORM_TEAM}."
+IF_AGAIN = f"If the check fails again, it is a mistake in the platform: {TELL_THE_TEAM}."
 
 
 def unload_proven(rows: int, files: int) -> Finding:

@@ -131,8 +131,9 @@ def _judge_drift(dataset: Dataset, ds: date, rule: Rule, check: RowDrift, rows: 
         f"{drift:.0%} off; {check.tolerance:.0%} is allowed.",
         rule.weight,
         f"Count the day at its source ({_source_of(dataset, ds)}). If it has another number of rows by now, make the "
-        f"day again: {make_again(dataset, ds)}. If not, ask whoever fills the source whether the day is complete; if "
-        "it is, do nothing",
+        f"day again: {make_again(dataset, ds)}. If not, ask whoever fills the source whether the day is complete "
+        f"(source and owner stand in catalog/datasets/{dataset.key}.yaml); if it is, do nothing. It is a warning: "
+        "readers have the day as it is, and no message is sent",
         facts,
     )
 

@@ -100,7 +100,8 @@ def judge_failed(dataset: Dataset, failed: Mapping[str, Left]) -> Finding:
         False,
         f"{dataset.key}: {'1 day is' if len(days) == 1 else f'{len(days)} days are'} left failed: {whys}{more}.",
         step=f"{steps} (Each day's own reason and next step: Dagster, Catalog, {assets}, tab Events, the day's newest "
-        "observation.) Then make them again, which is also safe for the good days between: "
+        "observation. A day that is tried again by itself, as its tried_again says there, may wait for that.) Then "
+        "make them again, which is also safe for the good days between: "
         f"data-platform backfill {dataset.key} --from {days[0]} --to {days[-1]}",
         facts={"failed_partitions": len(days), "newest_failed": days[-1]},
     )

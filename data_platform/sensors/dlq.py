@@ -90,7 +90,8 @@ def sentence(domain: str, count: int) -> str:
     return (
         f"{files} of the domain {domain} could not be loaded and are not tried any more; their rows are missing from "
         f"ClickHouse. 1. Each with its reason and what to do: data-platform dlq list --domain {domain}. 2. Remove the "
-        f"cause. 3. Have them loaded: data-platform dlq replay --domain {domain}"
+        f"cause, or drop those for which it says so. 3. Have what is left loaded: "
+        f"data-platform dlq replay --domain {domain}"
     )
 
 

@@ -23,6 +23,9 @@ INTERVAL_S = 300
 DEADLINE_S = 40.0
 NOT_ASKED = "how far group %s is in topic %s was not asked, which the next tick does: the tick's time was over"
 REQUEST_S = 5.0
+# Kafka's own tools, which whoever runs the brokers has.
+GROUPS_TOOL = "kafka-consumer-groups.sh --bootstrap-server $KAFKA_BOOTSTRAP_SERVERS"
+CONFIGS_TOOL = "kafka-configs.sh --bootstrap-server $KAFKA_BOOTSTRAP_SERVERS --entity-type topics"
 
 
 class Cursor(SensorCursor):
@@ -132,8 +135,12 @@ def problem_of(lag: Lag, limit: int) -> Problem:
         f"{lag.records:,} records behind in topic {lag.topic}",
         None,
         f"{lag.records:,} records wait to be read; the limit is {limit:,} (DATA_PLATFORM_KAFKA_LAG_LIMIT).",
-        f"Tell whoever runs the consumer {lag.group}: does it run, and what does its log say? You are told once, and "
-        "again only after it has caught up.",
+        f"1. See whether the consumer runs, and where: {GROUPS_TOOL} --describe --members --group {lag.group} "
+        "(CLIENT-ID and HOST name it; no members: it does not run). 2. Have whoever runs it start it, or see in its "
+        f"log why it is slow. Who that is, whoever put {lag.name} into DATA_PLATFORM_KAFKA_WATCHED_GROUPS knows. 3. "
+        f"How long records are kept: retention.ms in {CONFIGS_TOOL} --entity-name {lag.topic} --describe --all. Nobody "
+        "to be found, or too little time: the same with --alter --add-config retention.ms=MILLISECONDS instead of "
+        "--describe --all, until it reads again. You are told once, and again only after it has caught up.",
         "",
         effect="Records that are not read within the topic's retention are lost to this group.",
     )

@@ -5,10 +5,11 @@ Belongs here: reading a run's events. Does not: which runs, whom to tell (run_fa
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 import dagster as dg
 
-from data_platform.alerts.message import NOBODY, UNTOUCHED, Again, Problem
+from data_platform.alerts.message import NOBODY, UNTOUCHED, Again, Problem, with_command
 from data_platform.assets.checks import BOUNDARY
 from data_platform.assets.checks import NEXT_STEP as STEP_OF_CHECK
 from data_platform.assets.keys import Stage
@@ -17,7 +18,7 @@ from data_platform.assets.repair import Repair
 from data_platform.assets.standing import DESCRIPTIONS as STANDING
 from data_platform.assets.standing import NO_DEAD_LETTERS
 from data_platform.catalog import Catalog
-from data_platform.errors import PLATFORM_TEAM, Fault
+from data_platform.errors import TELL_THE_TEAM, Fault
 from data_platform.jobs.daily import (
     DATASETS_HOUR,
     STANDING_JOB,
@@ -32,15 +33,18 @@ from data_platform.jobs.unload_requests import JOB as UNLOAD_JOB
 from data_platform.sensors.loading import NAME as LOAD_QUEUES
 from data_platform.sensors.reconciliation import NAME as RECONCILIATION_SCHEDULE
 from data_platform.sensors.unload_requests import NAME as UNLOAD_REQUESTS
+from data_platform.sensors.unload_requests import REQUEST_TAG
 from data_platform.sensors.user_statistics import JOB_NAME as STATISTICS_JOB
 from data_platform.sensors.user_statistics import NAME as STATISTICS_DROPS
 
 WILL_RETRY_TAG = "dagster/will_retry"
-ENDED = "its process ended before it was finished"
-PROCESS_ENDED = (
+ENDED = "ended before it was finished"
+WHAT_ENDED_IT = (
     "See in the run's log what ended it: mostly too little memory of the machine or container that runs Dagster's "
-    "runs (give that more), or its end. Then choose Re-execute from failure on the run's page: what is finished is "
-    "left alone."
+    "runs (give that more), or its end."
+)
+PROCESS_ENDED = (
+    f"{WHAT_ENDED_IT} Then choose Re-execute from failure on the run's page: what is finished is left alone."
 )
 # What each check of a summary asks for, in words; its detail tells the first day on which it is not so.
 SUMMARY_CHECKS = {
@@ -102,7 +106,7 @@ def problems_of_run(
         if (subject, evaluation.partition) not in days:  # else the day's failure tells it already
             yield problem_of_check(evaluation, owner, subject, run.run_id)
     if run.status is dg.DagsterRunStatus.FAILURE and not days:
-        yield _failure_itself(instance, catalog, run)
+        yield _failure_itself(instance, catalog, run, lookback)
 
 
 def failed_in(key: dg.AssetKey) -> str:
@@ -118,12 +122,12 @@ def tried_again(repair: Repair | None, fault: Fault, day: str | None, now: datet
     return Again(repair.schedule, "it", repair.when, f"Until then {READERS}.", last.isoformat())
 
 
-def job_tried_again(catalog: Catalog, job: str) -> Again | None:
+def job_tried_again(catalog: Catalog, job: str, lookback: int) -> Again | None:
     """Who starts a run of a job again that was killed or failed for a reason that may pass; a day's is told apart."""
-    day = "Until then all is as it was before."
+    day = "Until then what it had not finished is as it was before."
     if job in daily_names(catalog):
         when = f"every day at {DATASETS_HOUR:02}:00 UTC"
-        return Again(schedule_name(job), "what is missing of the last days", when, day)
+        return Again(schedule_name(job), f"what is missing of the last {lookback} days", when, day)
     daily = f"every day at {SUMMARIES_HOUR:02}:00 UTC"
     until = "until three runs failed"
     told = {
@@ -137,7 +141,12 @@ def job_tried_again(catalog: Catalog, job: str) -> Again | None:
             f"{until}; then the alarm StatisticsDLQMessages rings",
             "The table user_statistics has the parts of the file that were finished.",
         ),
-        UNLOAD_JOB: (f"The sensor {UNLOAD_REQUESTS}", "the request", until, "Its caller sees it as not ended."),
+        UNLOAD_JOB: (
+            f"The sensor {UNLOAD_REQUESTS}",
+            "the request",
+            f"{until}, and a process of the API ends it where its query had begun",
+            "Its caller sees it as not ended.",
+        ),
     }
     return Again(*told[job]) if job in told else None
 
@@ -176,7 +185,7 @@ def _step(evaluation: dg.AssetCheckEvaluation) -> str:
         return (
             f"Bring all tables up to date: {rebuild}. If the check fails again, compute the tables anew: in Dagster, "
             f"Catalog, {asset} (and the other table, where two are named), Materialize, with full: true in its "
-            f"config. If it still fails, it is a mistake in the platform: give the run's link to {PLATFORM_TEAM}."
+            f"config. If it still fails, it is a mistake in the platform: {TELL_THE_TEAM}."
         )
     return "See what it measured, correct the cause, and run the check again (Checks, Execute)."
 
@@ -196,20 +205,21 @@ def _effect(evaluation: dg.AssetCheckEvaluation) -> str:
             return "The rows are in place and readers see them."
 
 
-def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.DagsterRun) -> Problem:
+def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.DagsterRun, lookback: int) -> Problem:
     """A run that failed and left no outcome: its op's error, or that its process ended."""
     failed = _op_error(instance, run)
     fault = Fault(run.tags.get(FAULT_TAG, Fault.UNKNOWN.value))
     if failed is None:
-        reason, step = ENDED + _said_of_the_end(instance, run), PROCESS_ENDED
+        process, step = _process(run)
+        reason = f"{process} {ENDED}{_said_of_the_end(instance, run)}"
     else:
         reason, _, hint = failed.partition("\n  -> ")
         step = hint or NEXT_STEP[fault]
         if fault is Fault.CONFIGURATION or not hint:
-            step = f"{step.rstrip('.')}. To run it again: {RUN_AGAIN.get(run.job_name, BY_HAND)}"
+            step = with_command(step, RUN_AGAIN.get(run.job_name, BY_HAND))
     # What is left of a catch-up is the next one's, whatever ended it.
     passes = failed is None or fault in RETRIED or run.job_name == CATCH_UP
-    again = job_tried_again(catalog, run.job_name) if passes else None
+    again = job_tried_again(catalog, run.job_name, lookback) if passes else None
     keys = sorted(run.asset_selection or (), key=lambda key: tuple(key.path))
     subject, owner = _subject(catalog, keys[0]) if len({tuple(key.path[1:]) for key in keys}) == 1 else (None, None)
     domain = catalog.domains.get(run.tags.get("domain", ""))
@@ -224,6 +234,23 @@ def _failure_itself(instance: dg.DagsterInstance, catalog: Catalog, run: dg.Dags
         again=again,
         effect=f"{UNTOUCHED} What it was to make is as it was before.",
     )
+
+
+def _process(run: dg.DagsterRun) -> tuple[str, str]:
+    """A run's process by what it worked on, and what a person does after it was killed."""
+    partition = run.tags.get("dagster/partition")
+    if run.job_name == UNLOAD_JOB and (request := run.tags.get(REQUEST_TAG)):
+        return f"the process of the unload request {request}", (
+            f"{WHAT_ENDED_IT} Then start a process of the API, which takes up every request that is left: "
+            "data-platform api. After three failed runs nothing else does, and nobody is told again."
+        )
+    if run.job_name == STATISTICS_JOB and partition:
+        url = unquote(partition).rpartition("@")[0] or unquote(partition)
+        return f"the process that applied {url}", (
+            f"{WHAT_ENDED_IT} Then apply the file by hand, which goes on where it ended and is safe beside the sensor: "
+            f"data-platform statistics apply {url}"
+        )
+    return "its process", PROCESS_ENDED
 
 
 def _op_error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:

@@ -127,7 +127,8 @@ class Outcome:
             "Rows that another file wrote: do nothing, the newer file counts (all files with their times: "
             "data-platform statistics history). Rows changed or deleted by hand: ask who works on the table "
             "user_statistics in PostgreSQL, whose own log alone may tell who it was; where the file is right, write "
-            f"its values again: data-platform statistics apply {self.file.url}"
+            f"its values again: data-platform statistics apply {self.file.url}. That writes all rows of the file, also "
+            "over what newer files wrote: where there are any, apply them after it in the same way, the oldest first"
         )
 
 

@@ -8,6 +8,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from data_platform.assets.checks import BoundaryError
+from data_platform.assets.outcomes import outcome_of
 from data_platform.catalog.models import RowDrift
 from data_platform.clients import redshift
 from data_platform.curation.manifest import CuratedFile, PartitionManifest, PartitionSource, StoredManifest
@@ -77,7 +78,7 @@ def findings() -> Iterator[Finding]:
     assert isinstance(away, PlatformError)
     left = Left("curated", nulls.message, nulls.hint or "")
     yield judge_failed(ORDERS, {"2024-03-07": left, "2024-03-09": left})
-    other = Left("clickhouse", away.message, "See whether the system that is named is up: data-platform doctor.")
+    other = Left("clickhouse", away.message, outcome_of(away).next_step)
     yield judge_failed(ORDERS, {"2024-03-07": left, "2024-03-08": other, "2024-03-09": left})
 
 

@@ -12,7 +12,7 @@ from data_platform.analytics.metrics import METRICS
 from data_platform.assets.checks import BOUNDARY, SEVERITY, metadata_of, told
 from data_platform.assets.keys import Stage, stage_key
 from data_platform.assets.outcomes import outcome_of, stop_retries
-from data_platform.assets.user_statistics import checks_of, foreign_keys_result, refusal_of
+from data_platform.assets.user_statistics import checks_of, foreign_keys_result, partition_of, refusal_of
 from data_platform.catalog.models import Service
 from data_platform.errors import ConfigurationError, TransientError
 from data_platform.jobs.daily import repairs
@@ -27,6 +27,7 @@ from data_platform.sensors.problems import (
     problems_of_run,
     tried_again,
 )
+from data_platform.sensors.unload_requests import REQUEST_TAG
 from data_platform.statistics.compare import Orphans
 from tests.alerts.kinds import (
     CATALOG,
@@ -121,6 +122,12 @@ RUNS: dict[str, tuple[str, Exception | None]] = {
 }
 
 
+TAGS = {
+    "unload_request": {REQUEST_TAG: "3f0c7a52"},
+    "user_statistics": {"dagster/partition": partition_of("s3://drops/incoming/day.csv@v1")},
+}
+
+
 def runs_alerts() -> Iterator[tuple[str, list[Alert]]]:
     """Of runs that failed as a whole: real ones, in the process of the test, as the alert sensor reads them."""
     with dg.DagsterInstance.ephemeral() as instance:
@@ -143,9 +150,9 @@ def _run(instance: dg.DagsterInstance, name: str, error: Exception | None) -> dg
         op()
 
     if error is not None:
-        run_id = job.execute_in_process(instance=instance, raise_on_error=False).run_id
+        run_id = job.execute_in_process(instance=instance, raise_on_error=False, tags=TAGS.get(name)).run_id
     else:  # killed: Dagster's monitoring finds it and reports it so
-        run_id = instance.create_run_for_job(job).run_id
+        run_id = instance.create_run_for_job(job, tags=TAGS.get(name)).run_id
         begun = instance.get_run_by_id(run_id)
         assert begun is not None
         instance.report_run_failed(begun, "Run worker exited without finishing the run.")

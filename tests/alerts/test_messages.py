@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from data_platform.alerts.message import YOURS
 from data_platform.assets.checks import BOUNDARY
 from data_platform.catalog.models import NotNull, Range, RowDrift
+from data_platform.errors import TELL_THE_TEAM
 from data_platform.loading.errors import Code
 from data_platform.provisioning.alarms import ALARMS
 from data_platform.quality.rules import rules_of
@@ -56,6 +58,14 @@ def test_every_message_says_why_what_to_do_and_whom_it_is_for(whole: str) -> Non
         steps = "If it fails again: " if act.startswith("Act now: no") else "What to do: "
         assert any(line.startswith(steps) and len(line) > 30 for line in lines), message
         assert lines[-1].startswith("Sent to ")
+
+
+def test_nobody_is_asked_to_tell_himself(whole: str) -> None:
+    sent, _, _ = whole.partition("\n# What stands")
+    for message in sent.split("\n## ")[1:]:
+        assert not (TELL_THE_TEAM in message and "Sent to you because nobody else" in message), message
+    assert sent.count(YOURS) > 5
+    assert sent.count(TELL_THE_TEAM) > 5
 
 
 def test_no_kind_is_left_out_of_the_page() -> None:
