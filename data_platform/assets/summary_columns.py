@@ -72,17 +72,18 @@ COLUMNS: Mapping[str, Columns] = {
 
 
 def schema_of(metric: str) -> dg.TableSchema:
-    """The metric's columns as the UI shows them."""
+    """The metric's columns as the UI shows them; none of a metric that is not written down here."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(name, type_, constraints=dg.TableColumnConstraints(nullable=type_.startswith("Nullable(")))
-            for name, (type_, _) in COLUMNS[metric].items()
+            for name, (type_, _) in COLUMNS.get(metric, {}).items()
         ]
     )
 
 
 def lineage_of(metric: str, events: dg.AssetKey) -> dg.TableColumnLineage:
     """Per column the columns of `events` it is counted from."""
+    columns = COLUMNS.get(metric, {})
     return dg.TableColumnLineage(
-        {name: [dg.TableColumnDep(events, each) for each in deps] for name, (_, deps) in COLUMNS[metric].items()}
+        {name: [dg.TableColumnDep(events, each) for each in deps] for name, (_, deps) in columns.items()}
     )

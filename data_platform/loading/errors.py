@@ -37,8 +37,17 @@ class CodeFacts:
 # What each step means in commands; a dead letter's list names ID and DOMAIN beside it.
 REPLAY = "data-platform dlq replay --id ID"
 DROP = "data-platform dlq drop --id ID"
-REVIEW = f"see it with data-platform dlq show ID; correct who sent it, or let it go with {DROP}"
-MAKE = f"make its day again (data-platform backfill), or delete a file that nobody needs; then {DROP}"
+BACKFILL = "data-platform backfill DATASET --from DAY --to DAY (both stand in its key)"
+REVIEW = (
+    "data-platform dlq show ID shows the message, which can never be loaded as it is. Where it names a file of the "
+    f"curated bucket, that file's rows may be missing: {BACKFILL}. Where it names none, nothing is missing. "
+    f"Tell who sent it; then {DROP}"
+)
+MAKE = (
+    f"where _manifest.json beside the file lists it, {BACKFILL}. Where it does not, somebody else put it there: "
+    "ask the dataset's owner (owner in catalog/datasets/DATASET.yaml) whether its rows are needed; if so, have a file "
+    f"that fits put in its place, if not, move it out of the curated bucket. Then {DROP}"
+)
 CORRECT = f"at its source, or the catalogue's columns; then data-platform backfill of its day, and {DROP}"
 BACK = f"once data-platform doctor says that all is up, {REPLAY}"
 ALONE = f"nothing tries it again by itself any more; {BACK}"

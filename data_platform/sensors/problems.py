@@ -242,7 +242,8 @@ def _process(run: dg.DagsterRun) -> tuple[str, str]:
     if run.job_name == UNLOAD_JOB and (request := run.tags.get(REQUEST_TAG)):
         return f"the process of the unload request {request}", (
             f"{WHAT_ENDED_IT} Then start a process of the API, which takes up every request that is left: "
-            "data-platform api. After three failed runs nothing else does, and nobody is told again."
+            "data-platform api. You get such a message for each run that ends like this; the third is the last that "
+            "the sensor starts, so that after it this step is needed."
         )
     if run.job_name == STATISTICS_JOB and partition:
         url = unquote(partition).rpartition("@")[0] or unquote(partition)
