@@ -78,6 +78,7 @@ class Work:
             again: list[Item] = []
             wait_s = 0.0
             finished: list[Item] = []
+            sent: list[Message] = []  # as dead letters
             for item, each in zip(pending, told, strict=True):
                 if isinstance(each, LoadResult):
                     self._count(item, each)
@@ -87,13 +88,13 @@ class Work:
                         self.give_back([item], DEFER_S)
                     continue
                 self._note(item, each)
-                if self._ends(item, each, buried):
+                if self._ends(item, each, buried, sent):
                     continue
                 again.append(item)
                 smaller = smaller or each.diagnosis.code is Code.MEMORY
                 waits = CODES[each.diagnosis.code].waits_s
                 wait_s = max(wait_s, waits[min(each.attempts, len(waits)) - 1])
-            self._finish(finished)
+            self._finish(finished, sent)
             pending = again
             if pending and self.stop.wait(wait_s):
                 self.give_back(pending, 0)
@@ -132,12 +133,12 @@ class Work:
             timed.enter("")
         return None
 
-    def _ends(self, item: Item, failure: Failure, buried: set[str]) -> bool:
-        """Whether this failure ends the receive for the item; then it has been dealt with."""
+    def _ends(self, item: Item, failure: Failure, buried: set[str], sent: list[Message]) -> bool:
+        """Whether this failure ends the receive for the item; then it is dealt with, or its message is in `sent`."""
         diagnosis = failure.diagnosis
         if diagnosis.code is Code.GONE and diagnosis.fault is Fault.PERMANENT:
             if self.settings.loader_gone_to_dlq:
-                self.dead_letter(item.message, diagnosis.code, diagnosis.reason, attempts=failure.attempts)
+                self._bury(item.message, failure, sent)
             else:
                 self._finish([item])
             return True
@@ -146,7 +147,7 @@ class Work:
                 self._finish([item])
                 return True
             buried.add(failure.version.identity)
-            self.dead_letter(item.message, diagnosis.code, diagnosis.reason, attempts=failure.attempts)
+            self._bury(item.message, failure, sent)
             return True
         if not failure.counted:
             self._held_back(item.message.domain, [item], diagnosis)
@@ -170,9 +171,9 @@ class Work:
 
     # Messages
 
-    def _finish(self, items: list[Item]) -> None:
-        """These events are final; messages without open events are deleted."""
-        ended: list[Message] = []
+    def _finish(self, items: list[Item], sent: Sequence[Message] = ()) -> None:
+        """These events are final; messages without open events, and those sent as dead letters, are deleted."""
+        ended: list[Message] = [*sent]
         with self._lock:
             for item in items:
                 item.message.open -= 1
@@ -210,10 +211,19 @@ class Work:
             log.warning("visibility was not changed, the messages come back by themselves: %s", error)
 
     def dead_letter(self, message: Message, code: Code, reason: str, *, attempts: int) -> None:
-        """Send the original message with what is known of it to the dead letters, then delete it.
+        """Send the original message with what is known of it to the dead letters, then delete it."""
+        if self._send_letter(message, code, reason, attempts):
+            self.delete([message])
+
+    def _bury(self, message: Message, failure: Failure, sent: list[Message]) -> None:
+        """The same of a message with an object that failed, but for the deletion, which is left to the caller."""
+        if self._send_letter(message, failure.diagnosis.code, failure.diagnosis.reason, failure.attempts):
+            sent.append(message)
+
+    def _send_letter(self, message: Message, code: Code, reason: str, attempts: int) -> bool:
+        """Whether the letter was sent; if not, it is when the message comes back.
 
         Of a message with several events the whole goes; those that are loaded already are recognised at its replay.
-        A letter that cannot be sent now is sent when the message comes back.
         """
         event = message.events[0] if message.events else None
         letter = DeadLetter(
@@ -236,13 +246,14 @@ class Work:
             if fault is Fault.CONFIGURATION:
                 self.parking.trip(message.domain, str(error))
             log.warning("a dead letter was not sent, its message comes back: %s", error)
-            return
-        self.delete([message])
+            return False
         message.open = 0
-        self.metrics.failed(message.domain, code.value) if event is None else None
+        if event is None:
+            self.metrics.failed(message.domain, code.value)
         with self._lock:
             self.tally.dead_lettered += 1
         log.error("dead letter %s: %s", code.value, reason)
+        return True
 
     # Counting
 
