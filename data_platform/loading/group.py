@@ -51,6 +51,7 @@ class Group:
     told: dict[str, Told] = field(default_factory=dict[str, Told])
     state: PartitionRecord = field(default_factory=PartitionRecord)
     known: dict[str, ObjectRecord] = field(default_factory=dict[str, ObjectRecord])
+    _noted: dict[str, Failure] = field(default_factory=dict[str, Failure])  # whose records were asked for
 
     @property
     def target(self) -> Target:
@@ -140,8 +141,18 @@ class Group:
 
     def write_failed(self) -> None:
         """Counted failures, written under the lease: beside it they could hide that somebody else loaded the object."""
+        self.warehouse.register.write(self.partition, self.failed())
+
+    def failed(self) -> list[ObjectRecord]:
+        """Records of the counted failures that were not asked for before: they travel with what is written anyway."""
         now = datetime.now(UTC)
-        records = [
+        fresh = [
+            told
+            for identity, told in self.told.items()
+            if isinstance(told, Failure) and told.counted and self._noted.get(identity) is not told
+        ]
+        self._noted.update({told.version.identity: told for told in fresh})
+        return [
             finished(
                 ObjectRecord(
                     told.version,
@@ -154,10 +165,8 @@ class Group:
                 ),
                 State.FAILED,
             )
-            for told in self.told.values()
-            if isinstance(told, Failure) and told.counted
+            for told in fresh
         ]
-        self.warehouse.register.write(self.partition, records)
 
 
 def _was_dead_lettered(record: ObjectRecord) -> bool:
