@@ -189,8 +189,8 @@ def refusal_of(outcome: Outcome) -> str:
     return (
         f"nothing of {outcome.file.url} was applied: {outcome.reason}\n  -> see each rejected row with its line and "
         f"reason: data-platform statistics audit {outcome.file.url}. Send that list to whoever drops the files (those "
-        "who may write to the bucket) and have a corrected file dropped. Until then the table keeps what the files "
-        "before wrote"
+        "who may write to the bucket) and have a corrected file dropped there, which is applied by itself. Until then "
+        "the table keeps what the files before wrote"
     )
 
 

@@ -37,16 +37,19 @@ class CodeFacts:
 # What each step means in commands; a dead letter's list names ID and DOMAIN beside it.
 REPLAY = "data-platform dlq replay --id ID"
 DROP = "data-platform dlq drop --id ID"
-BACKFILL = "data-platform backfill DATASET --from DAY --to DAY (both stand in its key)"
+BACKFILL = "data-platform backfill DATASET --from DAY --to DAY (both stand in the file's key)"
 REVIEW = (
     "data-platform dlq show ID shows the message, which can never be loaded as it is. Where it names a file of the "
-    f"curated bucket, that file's rows may be missing: {BACKFILL}. Where it names none, nothing is missing. "
-    f"Tell who sent it; then {DROP}"
+    f"curated bucket, that file's rows may be missing; {BACKFILL} loads them and is safe where they are there. Where "
+    "it names none, nothing is missing. Have whoever may send to the load queue, by its policy, send no more of them; "
+    f"then {DROP}"
 )
 MAKE = (
-    f"where _manifest.json beside the file lists it, {BACKFILL}. Where it does not, somebody else put it there: "
-    "ask the dataset's owner (owner in catalog/datasets/DATASET.yaml) whether its rows are needed; if so, have a file "
-    f"that fits put in its place, if not, move it out of the curated bucket. Then {DROP}"
+    f"its rows are missing. Where _manifest.json beside it lists it, the platform wrote it: {BACKFILL} writes it anew "
+    "from its source and loads it. Where it does not, somebody else put it there: ask the dataset's owner (owner in "
+    "catalog/datasets/DATASET.yaml) whether its rows are needed; if so, have them put there as Parquet, with the "
+    "columns of that yaml, which is loaded by itself. Move the old file out of the curated bucket if its key stays. "
+    f"Then {DROP}"
 )
 CORRECT = f"at its source, or the catalogue's columns; then data-platform backfill of its day, and {DROP}"
 BACK = f"once data-platform doctor says that all is up, {REPLAY}"

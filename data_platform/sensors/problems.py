@@ -41,7 +41,7 @@ WILL_RETRY_TAG = "dagster/will_retry"
 ENDED = "ended before it was finished"
 WHAT_ENDED_IT = (
     "See in the run's log what ended it: mostly too little memory of the machine or container that runs Dagster's "
-    "runs (give that more), or its end."
+    "runs (give that more), or that this was stopped."
 )
 PROCESS_ENDED = (
     f"{WHAT_ENDED_IT} Then choose Re-execute from failure on the run's page: what is finished is left alone."
@@ -144,8 +144,8 @@ def job_tried_again(catalog: Catalog, job: str, lookback: int) -> Again | None:
         UNLOAD_JOB: (
             f"The sensor {UNLOAD_REQUESTS}",
             "the request",
-            f"{until}, and a process of the API ends it where its query had begun",
-            "Its caller sees it as not ended.",
+            f"{until}; where its query had begun, a running process of the API writes down how it ended",
+            "Its caller sees it as running.",
         ),
     }
     return Again(*told[job]) if job in told else None
@@ -241,9 +241,9 @@ def _process(run: dg.DagsterRun) -> tuple[str, str]:
     partition = run.tags.get("dagster/partition")
     if run.job_name == UNLOAD_JOB and (request := run.tags.get(REQUEST_TAG)):
         return f"the process of the unload request {request}", (
-            f"{WHAT_ENDED_IT} Then start a process of the API, which takes up every request that is left: "
-            "data-platform api. You get such a message for each run that ends like this; the third is the last that "
-            "the sensor starts, so that after it this step is needed."
+            f"The sensor starts three runs of a request and no more: how many there were, Dagster tells in Runs, tag "
+            f"{REQUEST_TAG}:{request}. After the third: {WHAT_ENDED_IT} Then restart the API where it is deployed, or "
+            "run data-platform api there if none runs: it takes up every request that is left."
         )
     if run.job_name == STATISTICS_JOB and partition:
         url = unquote(partition).rpartition("@")[0] or unquote(partition)

@@ -165,7 +165,7 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(platform: FlowRuns) 
     key = CuratedKey(platform.flow.domain, "items", day(1), "table.parquet").key
     (letter,) = told("dlq", "list")
     assert (letter["code"], letter["key"], letter["attempts"]) == ("E002", key, 1)
-    assert letter["next_step"].startswith("reprocess the file: where _manifest.json")
+    assert letter["next_step"].startswith("reprocess the file: its rows are missing")
     shown = told("dlq", "show", letter["id"][:8])
     assert json.loads(shown["message"])["key"] == key
     assert shown["first_at"] <= shown["last_at"]
