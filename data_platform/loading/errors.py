@@ -40,16 +40,16 @@ DROP = "data-platform dlq drop --id ID"
 BACKFILL = "data-platform backfill DATASET --from DAY --to DAY (both stand in the file's key)"
 REVIEW = (
     "data-platform dlq show ID shows the message, which can never be loaded as it is. Where it names a file of the "
-    f"curated bucket, that file's rows may be missing; {BACKFILL} loads those of a file that _manifest.json beside it lists, and is safe. Where "
-    "it names none, nothing is missing. Have whoever may send to the load queue, by its policy, send no more of them; "
-    f"then {DROP}"
+    f"curated bucket, that file's rows may be missing; {BACKFILL} loads those of a file that _manifest.json beside it "
+    "lists, and is safe. Where it names none, nothing is missing. Have whoever may send to the load queue, by its "
+    f"policy, send no more of them; then {DROP}"
 )
 MAKE = (
     f"its rows are missing. Where _manifest.json beside it lists it, the platform wrote it: {BACKFILL} writes it anew "
     "from its source and loads it. Where it does not, somebody else put it there: ask the dataset's owner (owner in "
     "catalog/datasets/DATASET.yaml) whether its rows are needed; if so, have them put there as Parquet, with the "
-    "columns of that yaml, which is loaded by itself. Needed or not, the file that does not fit is moved out of the bucket. "
-    f"Then {DROP}"
+    "columns of that yaml, which is loaded by itself. Needed or not, the file that does not fit is moved out of the "
+    f"bucket. Then {DROP}"
 )
 CORRECT = f"at its source, or the catalogue's columns; then data-platform backfill of its day, and {DROP}"
 BACK = f"once data-platform doctor says that all is up, {REPLAY}"
