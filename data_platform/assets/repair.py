@@ -43,7 +43,7 @@ class Repair:
             return f"{self.schedule} takes a new snapshot {self.when}; if it is off ({SWITCH}), nothing does"
         last = self.last_try(day, now)
         if last is None:
-            return f"not by itself: the day is older than the last {self.days}"
+            return self._too_old
         return (
             f"by {self.schedule}, {self.when}, for the last time on {last} (it looks at the last {self.days}); if the "
             f"schedule is off ({SWITCH}), nothing does: act now"
@@ -53,12 +53,16 @@ class Repair:
         """What stands beside a day whose source was not complete."""
         last = self.last_try(day, now)
         if last is None:
-            return f"not by itself: the day is older than the last {self.days}"
+            return self._too_old
         return (
             f"by the sensor {ASKED_BY} every half hour and by {self.schedule} {self.when}, for the last time on {last} "
             f"(they look at the last {self.days}); if both are off ({SWITCH}), nothing does: make it by hand once its "
             "source is complete"
         )
+
+    @property
+    def _too_old(self) -> str:
+        return f"not by itself: the day is older than the last {self.days}"
 
     @property
     def days(self) -> str:

@@ -51,7 +51,7 @@ class Group:
     told: dict[str, Told] = field(default_factory=dict[str, Told])
     state: PartitionRecord = field(default_factory=PartitionRecord)
     known: dict[str, ObjectRecord] = field(default_factory=dict[str, ObjectRecord])
-    _noted: dict[str, Failure] = field(default_factory=dict[str, Failure])  # whose records were asked for
+    _written: dict[str, Failure] = field(default_factory=dict[str, Failure])  # the failures the register has
 
     @property
     def target(self) -> Target:
@@ -139,20 +139,18 @@ class Group:
             newer = replace(mine, version=replace(mine.version, sequencer=version.sequencer))
             self.warehouse.register.write(self.partition, [newer])
 
-    def write_failed(self) -> None:
-        """Counted failures, written under the lease: beside it they could hide that somebody else loaded the object."""
-        self.warehouse.register.write(self.partition, self.failed())
+    def write(self, records: Sequence[ObjectRecord]) -> None:
+        """Append records, and with them the counted failures that were not written yet, in the one insert.
 
-    def failed(self) -> list[ObjectRecord]:
-        """Records of the counted failures that were not asked for before: they travel with what is written anyway."""
+        Failures are written under the lease: beside it they could hide that somebody else loaded the object.
+        """
         now = datetime.now(UTC)
-        fresh = [
-            told
+        fresh = {
+            identity: told
             for identity, told in self.told.items()
-            if isinstance(told, Failure) and told.counted and self._noted.get(identity) is not told
-        ]
-        self._noted.update({told.version.identity: told for told in fresh})
-        return [
+            if isinstance(told, Failure) and told.counted and self._written.get(identity) is not told
+        }
+        failed = [
             finished(
                 ObjectRecord(
                     told.version,
@@ -165,8 +163,10 @@ class Group:
                 ),
                 State.FAILED,
             )
-            for told in fresh
+            for told in fresh.values()
         ]
+        self.warehouse.register.write(self.partition, [*records, *failed])
+        self._written.update(fresh)
 
 
 def _was_dead_lettered(record: ObjectRecord) -> bool:

@@ -299,6 +299,6 @@ def _write_loaded(group: Group, objects: Sequence[Checked], intents: dict[str, O
     for each in objects:
         record = intents.get(each.version.identity) or group.known_as(each)
         records.append(finished(record, State.LOADED, generation=group.state.generation, starts=0))
-    group.warehouse.register.write(group.partition, [*records, *group.failed()])
+    group.write(records)
     for each, record in zip(objects, records, strict=True):
         group.done(Outcome.LOADED, each.version, each.footer.rows, record.plan)

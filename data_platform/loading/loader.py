@@ -90,7 +90,7 @@ def _run(group: Group, lease: Lease, events: Sequence[ObjectEvent]) -> None:
         _one_pass(group, lease, turn)
         if waiting:
             group.look_up(events)
-    group.write_failed()
+    group.write([])
 
 
 def _one_pass(group: Group, lease: Lease, events: Sequence[ObjectEvent]) -> None:

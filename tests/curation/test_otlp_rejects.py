@@ -304,3 +304,13 @@ def test_every_record_is_either_an_event_or_a_reject(found: list[dict[str, Any]]
     places = sorted([*positions, *(reject.position for reject in rejects if reject.position is not None)])
     assert places == list(range(len(found) + 1))
     assert len(rejects) == len(found) + 1 - len(positions)
+
+
+def test_a_line_that_is_wrong_where_no_event_looks_keeps_its_records_and_the_places_of_those_behind_it() -> None:
+    odd = line(GOOD).replace(b'"eventName"', b'"body":{"doubleValue":1e400},"eventName"')
+    with pytest.raises(orjson.JSONDecodeError):
+        orjson.loads(odd)
+    positions, (reject,) = read(odd + line({**GOOD, "eventName": ""}))
+    assert positions == [0]
+    assert (reject.reason, reject.position, reject.line) == (Reason.MISSING_NAME, 1, 2)
+    assert orjson.loads(reject.raw) == {**GOOD, "eventName": ""}
