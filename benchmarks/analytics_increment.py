@@ -2,7 +2,8 @@
 
 Two engines, one with a tenth of the other's history. The old way is `whole_tables/`: the seven tables straight from the
 raw events, each dropped and created; its results must equal ours. Every figure is a ratio or a time within this run on
-this machine. `--quick` takes a tenth of the events; `--state FOLDER` keeps the generated events for the next run.
+this machine. `--quick` takes a tenth of the events; `--state FOLDER` keeps the generated events for the next run; `--uids random` has
+record ids that tell nothing of their time, so that copies of a new day's are looked for among all records.
 """
 
 import argparse
@@ -44,14 +45,21 @@ LEAST = {"DROP + CTAS / one more day": 20.0}
 GENERATE = """
 INSERT INTO {table} (service_name, event_time, event_date, event_name, user_id, session_id, attributes, trace_id,
     record_uid, source_object, source_position, _ds, _object)
-SELECT 'bench', toDateTime64('{day} 00:00:00', 9, 'UTC') + toIntervalSecond(visit % 84000 + 40 * (number % 6)),
+SELECT 'bench', toDateTime64('{day} 00:00:00', 9, 'UTC') + toIntervalSecond(visit % 84000 + 40 * (number % 6)) AS time,
     toDate('{day}'), ['page_view', 'product_view', 'add_to_cart', 'search', 'purchase', 'login'][rand(1) % 6 + 1],
     if(visit % 10 = 0, NULL, concat('user-', leftPad(toString(visit % {users}), 12, '0'))),
     if(visit % 10 = 1, NULL, lower(hex(sipHash128('{seed}', visit)))),
-    map('page', toString(number % 97)), lower(hex(sipHash128('t', visit))), lower(hex(sipHash128('{seed}', number))),
+    map('page', toString(number % 97)), lower(hex(sipHash128('t', visit))), {uid},
     '{day}/log', number, toDate('{day}'), 'bench'
 FROM (SELECT number, cityHash64('{seed}', intDiv(number, 6)) AS visit FROM numbers({rows}))
 """
+# What OpenTelemetry recommends, ULIDs: ten digits of time, sixteen of chance. Or 128 bits of chance, in any order.
+UIDS = {
+    "ulid": """concat(arrayStringConcat(arrayMap(n -> substring('0123456789ABCDEFGHJKMNPQRSTVWXYZ',
+        bitAnd(bitShiftRight(toUnixTimestamp64Milli(time), 5 * (9 - n)), 31) + 1, 1), range(10))),
+        substring(hex(sipHash128('{seed}', number)), 1, 16))""",
+    "random": "lower(hex(sipHash128('{seed}', number)))",
+}
 SAVE = "INSERT INTO FUNCTION file('{file}', Parquet) SELECT * FROM analytics.events WHERE _ds = '{day}'"
 BARE = "INSERT INTO analytics.bare SELECT * FROM {source}"
 BUCKET = "benchmark"
@@ -84,14 +92,15 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--state", type=Path)
+    parser.add_argument("--uids", choices=UIDS, default="ulid")
     options = parser.parse_args()
     scale = 10 if options.quick else 1
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         state: Path = options.state or Path(folder)
-        with shop(state / "short", DAYS // 10, scale) as short:
+        with shop(state / "short", DAYS // 10, scale, options.uids) as short:
             shorter = short.one_more_day().without_retention
-        with shop(state / "long", DAYS, scale) as long:
+        with shop(state / "long", DAYS, scale, options.uids) as long:
             with long.bare_sources(Path(folder)) as sources:
                 day = long.one_more_day(sources)
             found["ten times the history, without retention"] = day.without_retention / shorter
@@ -114,7 +123,7 @@ def main() -> int:
 
 
 @contextmanager
-def shop(state: Path, history: int, scale: int) -> Generator["Shop"]:
+def shop(state: Path, history: int, scale: int, uids: str = "ulid") -> Generator["Shop"]:
     """A shop with so many days of events and everything built from them, in an engine of its own."""
     engine = EngineProcess.with_free_ports("clickhouse", state).start()
     try:
@@ -129,7 +138,7 @@ def shop(state: Path, history: int, scale: int) -> Generator["Shop"]:
         events = load_catalog(Path(__file__).resolve().parents[1] / "catalog").dataset("analytics/events")
         for statement in [database_ddl("analytics"), *platform_ddl(), table_ddl(events)]:
             client.command(statement)
-        found = Shop(client, history, EVENTS // scale // DAYS, USERS // scale)
+        found = Shop(client, history, EVENTS // scale // DAYS, USERS // scale, UIDS[uids])
         found.fill()
         yield found
         client.close()
@@ -168,8 +177,8 @@ class Costs:
 class Shop:
     """`days` of history, `rows` events a day."""
 
-    def __init__(self, client: Any, days: int, rows: int, users: int) -> None:
-        self.client, self.rows, self.users = client, rows, users
+    def __init__(self, client: Any, days: int, rows: int, users: int, uid: str) -> None:
+        self.client, self.rows, self.users, self.uid = client, rows, users, uid
         self.history = [FIRST + timedelta(days=n) for n in range(days)]
         self.next = FIRST + timedelta(days=days)
 
@@ -188,7 +197,9 @@ class Shop:
     def generate(self, day: date, seed: str = "") -> None:
         """One day's events; others by another seed."""
         self.client.command(
-            GENERATE.format(table="analytics.events", day=day, seed=seed or day, rows=self.rows, users=self.users),
+            GENERATE.replace("{uid}", self.uid).format(
+                table="analytics.events", day=day, seed=seed or day, rows=self.rows, users=self.users
+            ),
             settings={"insert_deduplicate": 0},
         )
 

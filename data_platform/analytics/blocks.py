@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data_platform.analytics.copies import UidTables, find_losers, stage_uids
+from data_platform.analytics.copies import find_losers, stage_uids
 from data_platform.analytics.plan import PIECES, Piece, ServicePlan, pieces
 from data_platform.analytics.sessions import gap_linked, id_linked, stage_sessions
 from data_platform.analytics.sql_files import statement
@@ -164,9 +164,9 @@ class _Build:
 
     def _copies(self, plans: Mapping[str, ServicePlan]) -> tuple[dict[str, ServicePlan], bool]:
         """Stage the records; returns the plans with all days that share records, and whether records do not count."""
-        uids = UidTables(self._table("record_uids"), self.held["record_uids"], self._table("new_uids"))
-        wanted = stage_uids(self.store, self.services, plans, self.events.rows, uids)
-        lost = find_losers(self.store, self.services, wanted, uids.twin, self._table("losers"))
+        twin = self._table("record_uids")
+        wanted = stage_uids(self.store, self.services, plans, self.events.rows, twin, self.held["record_uids"])
+        lost = find_losers(self.store, self.services, wanted, twin, self._table("losers"))
         self._keep_others(("record_uids",), _pairs(wanted))
         return wanted, lost
 

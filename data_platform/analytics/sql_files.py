@@ -29,7 +29,6 @@ def schema_ddl(layout: str, cluster: str | None = None) -> list[str]:
         cluster=f" ON CLUSTER '{cluster}'" if cluster is not None else "",
         merge_tree=f"{replicated}MergeTree",
         replacing=f"{replicated}ReplacingMergeTree",
-        aggregating=f"{replicated}AggregatingMergeTree",
     )
     lines = [line for line in text.splitlines() if not line.startswith("--")]
     return [part.strip() for part in "\n".join(lines).split(";\n") if part.strip(" \n;")]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.external import ExternalData
 
 DATABASE = "analytics_blocks"
-LAYOUT = "layout 3"  # of schema.sql; blocks of another one are made anew
+LAYOUT = "layout 4"  # of schema.sql; blocks of another one are made anew
 MONTHLY = frozenset({"event_days", "session_days", "day_users"})  # the others have a partition a day
 SWAPS_AT_ONCE = 100
 AT_ONCE = 4  # statements side by side
@@ -39,7 +39,6 @@ SCRATCH = {
     "losers": "source_object String, source_position UInt64",
     "kept": "service LowCardinality(String), day Date, event_time DateTime64(9, 'UTC'), "
     "event_name LowCardinality(String), user_id Nullable(String), session_id Nullable(String), place UInt64",
-    "new_uids": "service LowCardinality(String), bucket UInt32, rests Array(UInt32)",
     "day_ids": "service LowCardinality(String), day Date, user_id String, id UInt32",
     "fresh_ids": "service LowCardinality(String), user_id String, id UInt32",
     "sessions_raw": "service LowCardinality(String), day Date, events UInt64, duration_ns Int64, viewed Bool, "

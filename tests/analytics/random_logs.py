@@ -14,6 +14,8 @@ ZONES = (
 STARTS = (date(2024, 3, 8), date(2024, 3, 30), date(2011, 12, 27), date(2010, 11, 4), date(2018, 11, 1))
 NAMES = ("product_view", "add_to_cart", "page_view", "búsqueda 検索", "buy", "look")
 MINUTE = 60 * 10**9
+# Random ones, and those that begin with their time.
+KINDS_OF_ID = ("uid-{}", "uid-{}", "01HV{:022}", "018f6b{:030}", "01{}")
 
 
 def random_definitions(random: Random) -> Definitions:
@@ -62,14 +64,15 @@ def random_events(random: Random, definitions: Definitions, start: date | None =
         uid = (
             None
             if random.random() < 0.3
-            else f"uid-{random.randrange(4 * len(written)) if random.random() < 0.2 else position + 10**6}"
+            else random.choice(KINDS_OF_ID).format(
+                random.randrange(4 * len(written)) if random.random() < 0.2 else position + 10**6
+            )
         )
         events.append(Event(time_ns, random.choice(NAMES), user, session, uid, f"o/{random.randrange(3)}", position))
-    for event in random.sample(events, len(events) // 10):  # delivered again, in another object
+    for event in random.sample(events, len(events) // 10):  # delivered again, in another object, some days apart
+        time_ns = event.time_ns + random.choice((0, 0, 0, 1, 5)) * 86_400 * 10**9
         events.append(
-            Event(
-                event.time_ns, event.name, event.user, event.session, event.uid, f"o/{random.randrange(5)}", len(events)
-            )
+            Event(time_ns, event.name, event.user, event.session, event.uid, f"o/{random.randrange(5)}", len(events))
         )
     return events
 

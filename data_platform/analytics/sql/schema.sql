@@ -78,22 +78,11 @@ CREATE TABLE IF NOT EXISTS analytics_blocks.record_uids{cluster}
 (
     service LowCardinality(String),
     day Date,
-    hash UInt64 COMMENT 'of service and log.record.uid, a row per record: finds its copies on other days',
-    origin UInt64 COMMENT 'hash of the object and the position there: the same means that nothing changed'
+    slot UInt32 COMMENT 'when the record was made, of ids that begin with their time; 0: of another kind',
+    hash UInt64 COMMENT 'of service and log.record.uid, a row per record: finds its copies on other days' CODEC(NONE)
 )
-ENGINE = {merge_tree} PARTITION BY day ORDER BY hash
+ENGINE = {merge_tree} PARTITION BY day ORDER BY slot
 COMMENT 'Which records may have copies where';
-
--- A filter in front of record_uids, for a new day's records hardly ever have copies: has every hash that it ever had, 48
--- bits of each. Never shrinks: what is no longer there costs a look into record_uids, nothing else.
-CREATE TABLE IF NOT EXISTS analytics_blocks.seen_uids{cluster}
-(
-    service LowCardinality(String),
-    bucket UInt32 COMMENT 'the upper 16 bits of a hash',
-    rests SimpleAggregateFunction(groupArrayArray, Array(UInt32)) COMMENT 'the lower 32 of each' CODEC(NONE)
-)
-ENGINE = {aggregating} ORDER BY (service, bucket)
-COMMENT 'Which hashes record_uids never had';
 
 -- Derived: dropping it together with day_users loses nothing, the next refresh assigns the ids anew.
 CREATE TABLE IF NOT EXISTS analytics_blocks.user_ids{cluster}

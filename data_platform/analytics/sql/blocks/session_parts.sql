@@ -16,7 +16,7 @@ SELECT
     maxIf(event_time, event_name = {cart:String}) AS last_cart,
     viewed AND carts
         AND minIf(place, event_name = {view:String}) < maxIf(place, event_name = {cart:String}) AS carted,
-    groupUniqArrayIf(assumeNotNull(user_id), user_id IS NOT NULL) AS users
+    groupUniqArray(user_id) AS users
 FROM
 (
 {pieces}

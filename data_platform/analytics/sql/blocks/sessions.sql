@@ -13,7 +13,7 @@ FROM
         max(part.carted)
             OR (max(part.viewed) AND max(part.carts)
                 AND minIf(part.first_view, part.viewed) < maxIf(part.last_cart, part.carts)) AS carted,
-        groupUniqArrayArray(part.users) AS users
+        groupArrayArray(part.users) AS users
     FROM
     (
 {parts}
