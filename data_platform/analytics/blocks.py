@@ -78,13 +78,13 @@ def refresh_blocks(
     with locks.hold(LOCK, wait_s=wait_s) as lease:
         store = BlockStore(client, [service.name for service in services])
         store.prepare(cluster)
-        events, known = read(store)
+        (events, known), held = both(partial(read, store), partial(store.partitions, (*_BY_DAY, *_BY_START)))
         plans = plan(store, services, events, known)
         revision = known.next_revision()
         dirty = {name: each for name, each in plans.items() if each.clear}
         if dirty:
             with store.cleared_up():
-                dirty = _Build(store, services, events, revision, lambda: locks.check(lease)).run(dirty)
+                dirty = _Build(store, services, events, revision, lambda: locks.check(lease), held).run(dirty)
         write_built(store, services, plans, events, known, revision)
     days = {name: each.clear for name, each in dirty.items()}
     return Refreshed(days, revision, time.monotonic() - started, store.statements, store.bytes_read)
@@ -105,23 +105,25 @@ class _Build:
     events: Events
     revision: int
     check: Callable[[], None]  # raises when the lock is lost
-    held: Mapping[str, set[str]] = field(default_factory=dict[str, set[str]])  # partitions by block, before all this
+    held: Mapping[str, set[str]]  # partitions by block, before all this
     _tables: dict[str, str] = field(default_factory=dict[str, str])
     _making: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, plans: Mapping[str, ServicePlan]) -> dict[str, ServicePlan]:
         """Build the days of the plans, and those that share records with them; returns the plans with these."""
-        self.held = self.store.partitions((*_BY_DAY, *_BY_START))
         first = list(islice(self._pieces(plans), 2))
         if len(first) == 1:
             wanted, links = self._at_once(plans, first[0])
         else:
-            wanted, _ = self._copies(plans)
-            links = self._by_pieces(wanted)
+            wanted, losers = self._copies(plans)
+            links = self._by_pieces(wanted, losers)
         cleared = _pairs(wanted)
-        note_changes(self.store, self.revision, {"events": cleared, "sessions": links.days})
-        self._replace(_BY_DAY[:1], cleared)
-        together([partial(self._replace, _BY_DAY[1:], cleared), partial(self._sessions, cleared, links)])
+        _, staged = both(
+            lambda: note_changes(self.store, self.revision, {"events": cleared, "sessions": links.days}),
+            lambda: self.store.partitions(self._table(block) for block in _BY_DAY),
+        )
+        self._replace(_BY_DAY[:1], cleared, staged)
+        together([partial(self._replace, _BY_DAY[1:], cleared, staged), partial(self._sessions, cleared, links)])
         return wanted
 
     def _at_once(self, plans: Mapping[str, ServicePlan], piece: Piece) -> tuple[dict[str, ServicePlan], _Links]:
@@ -130,10 +132,10 @@ class _Build:
         Records hardly ever have copies. Where some have, what was staged is staged again, with all the days they need.
         """
         self.store.threads = 1  # as many statements go side by side as fit
-        (wanted, lost), links = both(partial(self._copies, plans), partial(self._of_piece, piece, _pairs(plans)))
-        if lost or wanted != plans:
+        (wanted, losers), links = both(partial(self._copies, plans), partial(self._of_piece, piece, _pairs(plans)))
+        if losers or wanted != plans:
             together([partial(self.store.truncate, self._table(name)) for name in (*_COLUMNS, *_OF_USERS)])
-            links = self._by_pieces(wanted)
+            links = self._by_pieces(wanted, losers)
         return wanted, links
 
     def _of_piece(self, piece: Piece, cleared: set[Pair]) -> _Links:
@@ -148,35 +150,38 @@ class _Build:
             self._fill("event_days", piece)
             self._fill("user_days", piece)
             self._stage_users(cleared)
+            for name in (*_BY_START, "sessions_raw"):  # wanted when there is nothing else to do
+                self._table(name)
 
         return both(sessions, users)[0]
 
-    def _by_pieces(self, plans: Mapping[str, ServicePlan]) -> _Links:
+    def _by_pieces(self, plans: Mapping[str, ServicePlan], losers: str | None) -> _Links:
         """Stage the days of the plans, as many at a time as fit into memory."""
         cleared = _pairs(plans)
         for piece in self._pieces(plans):
             self.store.truncate(self._table("kept"))
-            self._load(piece)
+            self._load(piece, losers)
             parts = [partial(self._fill_parts, source, piece) for source in PIECES]
             together([*parts, partial(self._fill, "event_days", piece), partial(self._fill, "user_days", piece)])
         self._keep_others(("session_parts",), cleared)
         return both(partial(self._link, cleared), partial(self._stage_users, cleared))[0]
 
-    def _copies(self, plans: Mapping[str, ServicePlan]) -> tuple[dict[str, ServicePlan], bool]:
-        """Stage the records; returns the plans with all days that share records, and whether records do not count."""
+    def _copies(self, plans: Mapping[str, ServicePlan]) -> tuple[dict[str, ServicePlan], str | None]:
+        """Stage the records; returns the plans with all days that share records, and the table of those not counted."""
         twin = self._table("record_uids")
         wanted = stage_uids(self.store, self.services, plans, self.events.rows, twin, self.held["record_uids"])
-        lost = find_losers(self.store, self.services, wanted, twin, self._table("losers"))
+        losers = find_losers(self.store, self.services, wanted, twin)
         self._keep_others(("record_uids",), _pairs(wanted))
-        return wanted, lost
+        return wanted, losers
 
     def _pieces(self, plans: Mapping[str, ServicePlan]) -> Iterator[Piece]:
         return pieces(self.services, {name: each.build for name, each in plans.items()}, self.events.rows, CHUNK_ROWS)
 
-    def _load(self, piece: Piece) -> None:
+    def _load(self, piece: Piece, losers: str | None = None) -> None:
         """Put the events of the piece into `kept`, each once as far as is known."""
+        unless = "" if losers is None else statement("blocks/but_losers", losers=losers)
         self.store.run(
-            f"INSERT INTO {self._table('kept')} {statement('blocks/kept', losers=self._table('losers'))}",
+            f"INSERT INTO {self._table('kept')} {statement('blocks/kept', unless=unless)}",
             piece.parameters,
             targets=piece.pairs,
             stretches=piece.stretches,
@@ -213,14 +218,14 @@ class _Build:
         twins = {block: self._table(block) for block in (*_BY_START, "session_parts")}
         stage_sessions(self.store, links.days, (cleared, links.by_id), self._table("sessions_raw"), twins)
         self._keep_others(_BY_START, links.days)
-        self._replace(_BY_START, links.days)
+        self._replace(_BY_START, links.days, self.store.partitions(twins[block] for block in _BY_START))
 
     def _keep_others(self, blocks: Sequence[str], pairs: set[Pair]) -> None:
         self.store.keep_others({block: self._table(block) for block in blocks}, pairs, self.held)
 
-    def _replace(self, blocks: Sequence[str], pairs: set[Pair]) -> None:
+    def _replace(self, blocks: Sequence[str], pairs: set[Pair], staged: Mapping[str, set[str]]) -> None:
         self.check()
-        self.store.replace({block: self._table(block) for block in blocks}, pairs)
+        self.store.replace({block: self._table(block) for block in blocks}, pairs, staged)
 
     def _table(self, name: str) -> str:
         """The scratch table, or the twin of the block, made when it is first asked for."""

@@ -11,7 +11,7 @@ from datetime import date
 
 from data_platform.analytics.plan import Piece, ServicePlan, pieces
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import BlockStore, partition_of
+from data_platform.analytics.store import BlockStore, Pair, partition_of
 from data_platform.catalog.models import Service
 
 UID_ROWS = 6_000_000  # whose hashes are looked for at once: about 200 MB
@@ -45,19 +45,24 @@ def stage_uids(
         if any(not held <= each for each in cleared):  # else no other day is there to have one
             targets = [(name, day) for name, plan in wanted.items() for day in sorted(plan.clear)]
             for piece in _pieces(services, {name: plan.clear for name, plan in fresh.items()}, rows):
-                days = [day for _, day in piece.pairs]
-                for name, day in store.rows(
-                    statement("blocks/copies", record_uids=twin),
-                    {"first": min(days), "last": max(days)},
-                    targets=targets,
-                    piece=piece.pairs,
-                ):
-                    found[str(name)].add(day)
+                for name, day in _with_copies(store, piece, targets, twin):
+                    found[name].add(day)
         fresh = {name: ServicePlan(frozenset(days), frozenset(days)) for name, days in found.items()}
         for name, plan in fresh.items():
             old = wanted.get(name, NOTHING)
             wanted[name] = ServicePlan(old.clear | plan.clear, old.build | plan.build)
     return wanted
+
+
+def _with_copies(store: BlockStore, piece: Piece, targets: Sequence[Pair], twin: str) -> Iterator[Pair]:
+    """Days outside of `targets` that have a copy of a record of the piece."""
+    days = [day for _, day in piece.pairs]
+    ends = {"first": min(days), "last": max(days)}
+    tables = {"targets": targets, "piece": piece.pairs}
+    slots = store.rows(statement("blocks/shared_slots", record_uids=twin), ends, **tables)
+    if slots:
+        found = store.rows(statement("blocks/copies", record_uids=twin), ends, slots=map(tuple, slots), **tables)
+        yield from ((str(name), day) for name, day in found)
 
 
 def _pieces(
@@ -67,12 +72,12 @@ def _pieces(
 
 
 def find_losers(
-    store: BlockStore, services: Sequence[Service], plans: Mapping[str, ServicePlan], twin: str, losers: str
-) -> bool:
-    """Put the records that do not count into `losers`; False where every record is the only one."""
+    store: BlockStore, services: Sequence[Service], plans: Mapping[str, ServicePlan], twin: str
+) -> str | None:
+    """A table of the records that do not count; None where every record is the only one."""
     if not store.rows(f"SELECT 1 FROM (SELECT count() AS n, uniqExact(hash) AS m FROM {twin}) WHERE n != m"):
-        return False
-    repeated = store.scratch("repeated")
+        return None
+    repeated, losers = store.scratch("repeated"), store.scratch("losers")
     store.run(f"INSERT INTO {repeated} SELECT hash FROM {twin} GROUP BY hash HAVING count() > 1")
     everything = 2**62  # rows: copies of a record must be seen together
     for piece in pieces(services, {name: plan.build for name, plan in plans.items()}, {}, everything):
@@ -82,4 +87,4 @@ def find_losers(
             targets=piece.pairs,
             stretches=piece.stretches,
         )
-    return True
+    return losers

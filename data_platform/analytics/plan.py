@@ -11,7 +11,7 @@ from data_platform.analytics.sql_files import statement
 from data_platform.catalog.models import Service
 
 PIECES = ("id_pieces", "gap_pieces")  # where the parts of sessions in a day come from
-PARTS = ("id_parts", "gap_parts")  # and the sessions from their parts
+ID_PARTS, ELSEWHERE, GAP_PARTS = PARTS = ("id_parts", "id_parts_elsewhere", "gap_parts")  # and the sessions
 Signatures = Mapping[date, int]  # of the partitions of analytics.events, by UTC day
 
 

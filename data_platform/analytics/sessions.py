@@ -1,14 +1,15 @@
 """Sessions put together from their parts: over midnight, over a day without a break, over whatever days they lie on."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
+from typing import Any
 
 from data_platform.analytics.days import DAY
-from data_platform.analytics.plan import PARTS, chunks
+from data_platform.analytics.plan import ELSEWHERE, GAP_PARTS, ID_PARTS, chunks
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import BlockStore, Pair, together
+from data_platform.analytics.store import BlockStore, Pair, Rows, both, together
 
 SESSION_DAYS = 31  # whose sessions are put together at once
 # Of the parts of a user's events without session.id only one this long can carry a session over a whole day; the
@@ -59,19 +60,20 @@ def stage_sessions(
         targets = {pair for pair in pairs if pair[1] in within}
         if number:
             store.truncate(raw)
-        of_ids = targets | by_id | id_linked(store, targets - known, twins["session_parts"])
-        of_gaps = _gap_days(store, within)
-
-        def put(parts: str, targets: set[Pair] = targets, ids: set[Pair] = of_ids, gaps: list[date] = of_gaps) -> None:
-            store.run(
-                f"INSERT INTO {raw} {statement('blocks/sessions', parts=statement(f'blocks/{parts}'))}",
-                {"gap_days": gaps},
-                targets=sorted(targets),
-                piece=sorted(ids),
-            )
-
-        together([partial(put, each) for each in PARTS])
+        elsewhere = (by_id | id_linked(store, targets - known, twins["session_parts"])) - targets
+        of_ids = [ID_PARTS, ELSEWHERE] if elsewhere else [ID_PARTS]
+        tables = {"targets": sorted(targets), "piece": sorted(elsewhere)}
+        both(
+            partial(_put, store, raw, of_ids, tables),
+            lambda days=within, tables=tables: _put(store, raw, [GAP_PARTS], tables, gap_days=_gap_days(store, days)),
+        )
         together([partial(store.run, f"INSERT INTO {twins[block]} {sql}") for block, sql in of_raw.items()])
+
+
+def _put(store: BlockStore, raw: str, parts: Sequence[str], tables: Mapping[str, Rows], **parameters: Any) -> None:
+    """Put the sessions made of the parts into `raw`."""
+    made_of = "UNION ALL\n".join(f"{statement(f'blocks/{each}')}\n" for each in parts)
+    store.run(f"INSERT INTO {raw} {statement('blocks/sessions', parts=made_of)}", parameters, **tables)
 
 
 def _gap_days(store: BlockStore, days: Iterable[date]) -> list[date]:

@@ -30,6 +30,7 @@ SETTINGS: Mapping[str, Any] = {"max_partitions_per_insert_block": 0, "join_use_n
 TRAVELLING = {
     "targets": "service String, day Date",
     "piece": "service String, day Date",
+    "slots": "slot UInt32",
     "stretches": "start Int64, day Date",
 }
 # Those of one refresh alone; in memory unless they grow with the days that are built.
@@ -179,9 +180,11 @@ class BlockStore:
 
         together([partial(keep, str(block)) for (block,) in shared])
 
-    def replace(self, twins: Mapping[str, str], pairs: set[Pair]) -> None:
-        """Replace the partitions with days of `pairs` in each block by its twin's. Repeating it changes nothing."""
-        held = self.partitions(twins.values())
+    def replace(self, twins: Mapping[str, str], pairs: set[Pair], held: Mapping[str, set[str]]) -> None:
+        """Replace the partitions with days of `pairs` in each block by its twin's. Repeating it changes nothing.
+
+        `held`: the partitions that the twins have rows in.
+        """
         days = {day for _, day in pairs}
         together([partial(self._swap, block, twin, days, held) for block, twin in twins.items()])
 

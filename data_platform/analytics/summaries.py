@@ -73,10 +73,10 @@ def rebuild_summaries(
         state = _read_state(client, service, chosen)
         made.drop(state.leftovers)
         plans = [state.plan(service, metric, full=full) for metric in chosen]
-        results = made.rebuild(plans, lambda: locks.check(lease))
+        results, replaced = made.rebuild(plans, lambda: locks.check(lease))
         # Behind the swaps: killed in between, the same days are computed again.
-        _, found = both(partial(made.note_published, state.newest, chosen), partial(made.read_back, results))
-        return found
+        done = [partial(made.drop, replaced), partial(made.note_published, state.newest, chosen)]
+        return both(partial(together, done), partial(made.read_back, results))[1]
 
 
 @dataclass(frozen=True)
@@ -190,23 +190,30 @@ class _Tables:
     execution_date: date
     cluster: str | None
 
-    def rebuild(self, plans: Sequence[_Plan], check: Callable[[], None]) -> list[Summary]:
-        """Make the tables, side by side. Raises the first error when all have ended."""
+    def rebuild(self, plans: Sequence[_Plan], check: Callable[[], None]) -> tuple[list[Summary], list[str]]:
+        """Make the tables, side by side; returns them and the replaced ones, which are to be dropped.
+
+        Raises the first error when all have ended; then the others are in place, and nothing is left to drop.
+        """
         token = secrets.token_hex(4)
-        staged = [f"{table_of(self.service, plan.metric.name)}__{token}" for plan in plans]
+        twins = {plan.metric.name: f"{table_of(self.service, plan.metric.name)}__{token}" for plan in plans}
         made: dict[str, Summary] = {}
 
-        def one(plan: _Plan, twin: str) -> None:
-            made[plan.metric.name] = self._rebuild(plan, twin, check)
+        def one(plan: _Plan) -> None:
+            made[plan.metric.name] = self._stage(plan, twins[plan.metric.name])
 
         try:
-            together([partial(one, plan, twin) for plan, twin in zip(plans, staged, strict=True)])
-        finally:
-            self.drop(staged)
-        return [made[plan.metric.name] for plan in plans]
+            try:
+                together([partial(one, plan) for plan in plans])
+            finally:
+                self._swap({twins[plan.metric.name]: plan for plan in plans if plan.metric.name in made}, check)
+        except BaseException:
+            self.drop(list(twins.values()))
+            raise
+        return [made[plan.metric.name] for plan in plans], list(twins.values())
 
-    def _rebuild(self, plan: _Plan, twin: str, check: Callable[[], None]) -> Summary:
-        """Compute the days of the plan into a twin, take the rest over, exchange the two."""
+    def _stage(self, plan: _Plan, twin: str) -> Summary:
+        """Compute the days of the plan into a twin and take the rest over."""
         started = time.monotonic()
         metric, table = plan.metric, table_of(self.service, plan.metric.name)
         bytes_read = 0
@@ -219,15 +226,22 @@ class _Tables:
                 settings={"max_threads": 1} if plan.kept else {},
             )
             bytes_read = int(getattr(done, "summary", {}).get("read_bytes", 0))
-        check()
-        verb = "EXCHANGE TABLES {} AND {}" if plan.exists else "RENAME TABLE {} TO {}"
-        self.client.command(
-            verb.format(qualified(DATABASE, twin), qualified(DATABASE, table)) + on_cluster(self.cluster)
-        )
         seconds = time.monotonic() - started
         return Summary(
             f"{DATABASE}.{table}", metric.name, 0, None, None, self.execution_date, len(plan.days), seconds, bytes_read
         )
+
+    def _swap(self, staged: Mapping[str, _Plan], check: Callable[[], None]) -> None:
+        """Put the staged tables in their places; each is the old one or the new one at any time."""
+        for verb, word, exists in (("EXCHANGE TABLES", "AND", True), ("RENAME TABLE", "TO", False)):
+            pairs = [
+                f"{qualified(DATABASE, twin)} {word} {qualified(DATABASE, table_of(self.service, plan.metric.name))}"
+                for twin, plan in staged.items()
+                if plan.exists is exists
+            ]
+            if pairs:
+                check()
+                self.client.command(f"{verb} {', '.join(pairs)}{on_cluster(self.cluster)}")
 
     def drop(self, tables: Sequence[str]) -> None:
         """Drop staged tables; while the lock is held they are nobody else's."""

@@ -108,7 +108,7 @@ def test_copies_are_looked_for_only_among_records_of_the_same_time(desk: Desk, s
         client: Any = Listening(desk.client)
         days = refresh_blocks(client, desk.locks, [service]).days[service.name]
         looked = [rows for sql, rows in client.read if "PREWHERE hash" in sql and "record_uids" in sql]
-        return set(days), looked[0]
+        return set(days), looked[0] if looked else 0
 
     def day(number: int, ids: list[str]) -> list[Event]:
         return [

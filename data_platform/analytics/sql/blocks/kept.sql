@@ -1,5 +1,5 @@
--- The events of the days to build, each once: of records with the same log.record.uid the losers are left out. `place`
--- orders them by (time, object key, position): that is the order they lie in, so nothing is sorted.
+-- The events of the days to build, each once: `unless` leaves out the records that do not count. `place` orders them by
+-- (time, object key, position): that is the order they lie in, so nothing is sorted.
 SELECT *, rowNumberInAllBlocks() AS place
 FROM
 (
@@ -14,7 +14,7 @@ FROM
     WHERE service_name IN {services:Array(String)}
         AND _ds BETWEEN {first_ds:Date} AND {last_ds:Date}
         AND (service_name, day) IN (SELECT service, day FROM targets)
-        AND (source_object, source_position) NOT IN (SELECT source_object, source_position FROM {losers})
+{unless}
     ORDER BY service_name, event_time, source_object, source_position
 )
 -- A number by order needs the order: the sort is not redundant.
