@@ -1,14 +1,16 @@
 """Names and places on Athena: Glue tables and their columns, S3 prefixes, the texts of literals and filters. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 
-from data_platform.analytics.days import LocalDays, local_days
+from data_platform.analytics.days import DAY, LocalDays, local_days
 from data_platform.analytics.sql_files import statement
 from data_platform.catalog.models import Service
 
 EVENTS = "analytics_events"  # the Glue table of the curated events
+LONGEST_GAP = 10  # days without events whose boundaries are told all the same; runs so far apart do not overlap
 PARTITION_KEYS = ("year", "month", "day")
 KEYS_OF_DAY = (
     "date_format(local_day, '%Y') AS year, date_format(local_day, '%m') AS month, date_format(local_day, '%d') AS day"
@@ -116,9 +118,18 @@ def kept(
 
 
 def stretches_of(service: Service, wanted: Iterable[date]) -> LocalDays:
-    """The service's days around the UTC days `wanted`."""
-    known = sorted(wanted)
-    return local_days(service.time_zone, known[0], known[-1])
+    """The service's days around the UTC days `wanted`; years without events in between cost nothing."""
+    starts: dict[int, date] = {}
+    for first, last in _runs(sorted(wanted)):
+        around = local_days(service.time_zone, first, last)
+        starts |= zip(around.starts, around.labels, strict=True)
+    return LocalDays(tuple(sorted(starts)), tuple(starts[start] for start in sorted(starts)))
+
+
+def _runs(days: Sequence[date]) -> list[tuple[date, date]]:
+    """The ascending days as runs from first to last, cut where LONGEST_GAP days or more are missing."""
+    cuts = [n for n, (day, after) in enumerate(pairwise(days), start=1) if after - day > LONGEST_GAP * DAY]
+    return [(days[start], days[end - 1]) for start, end in pairwise([0, *cuts, len(days)])]
 
 
 def block_source(database: str, block: str, service: Service, first: date, last: date, min_data_date: date) -> str:

@@ -28,6 +28,8 @@ from tests.analytics.reference import Definitions, Event, Reference
 pytestmark = pytest.mark.integration
 DEFINITIONS = Definitions("Asia/Seoul")
 OUTPUT = "s3://data-platform-curated"
+QUERIES = 21  # of a first run
+KILLS = [(step, at) for step in ("start", "wait") for at in range(1, QUERIES + 1)]  # begun, or ended
 
 
 @pytest.fixture
@@ -101,31 +103,32 @@ from data_platform.analytics.athena import run, blocks
 from data_platform.catalog.models import Service
 from data_platform.clients import athena
 from data_platform.settings import load_settings
-left = int(sys.argv[2])
-get = athena.Athena.wait
-def wait(self, name, **options):
+step, left = sys.argv[2], int(sys.argv[3])
+real = getattr(athena.Athena, step)
+def until(self, *args, **options):
     global left
-    found = get(self, name, **options)
+    found = real(self, *args, **options)
     left -= 1
     if left <= 0:
         os.kill(os.getpid(), 9)
     return found
-athena.Athena.wait = wait
+setattr(athena.Athena, step, until)
 run.rebuild_service(load_settings(), Service.model_validate_json(sys.argv[1]), date(2024, 9, 1))
 """
 
 
 @pytest.mark.parametrize(
-    "queries", [pytest.param(1, marks=pytest.mark.load), 3, pytest.param(7, marks=pytest.mark.load)]
+    ("step", "queries"),
+    [("wait", 3), *(pytest.param(step, at, marks=pytest.mark.load) for step, at in KILLS if (step, at) != ("wait", 3))],
 )
 def test_a_run_that_was_killed_and_restarted_pays_for_no_query_twice(
-    athena_desk: AthenaDesk, service: Service, queries: int
+    athena_desk: AthenaDesk, service: Service, step: str, queries: int
 ) -> None:
     events = logs(4)
     athena_desk.put({service.name: events})
     before = set(athena_desk.executions())
     environment = {**os.environ, **athena_desk.process.env}
-    command = [sys.executable, "-c", KILLED, service.model_dump_json(), str(queries)]
+    command = [sys.executable, "-c", KILLED, service.model_dump_json(), step, str(queries)]
     died = subprocess.run(command, env=environment, timeout=120, check=False)
     assert died.returncode == -signal.SIGKILL
     killed = set(athena_desk.executions()) - before

@@ -3,12 +3,13 @@
 `python -m tests.analytics.athena.test_athena_transpile` writes the golden files anew.
 """
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 import sqlglot
 
-from data_platform.analytics.athena.layout import partitions
+from data_platform.analytics.athena.layout import partitions, stretches_of
 from data_platform.analytics.athena.transpile import BY_HAND, metric_on_athena
 from data_platform.analytics.metrics import METRICS
 from data_platform.catalog.models import Service
@@ -74,3 +75,16 @@ if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for name in METRICS:
         golden_of(name).write_text(f"{metric_on_athena(name, SERVICE)}\n", encoding="utf-8")
+
+
+def test_days_that_lie_years_apart_are_told_without_those_between() -> None:
+    service = Service(name="theshop-pharmacy", time_zone="Asia/Seoul")
+    found = stretches_of(service, [date(2024, 3, 1), date(2010, 11, 3), date(2010, 11, 9)])
+    assert len(found.starts) == len(found.labels) <= 11 + 5 + 4
+    assert list(found.starts) == sorted(found.starts)
+    for at in (
+        datetime(2010, 11, 3, 16, tzinfo=UTC),
+        datetime(2010, 11, 6, tzinfo=UTC),
+        datetime(2024, 3, 1, tzinfo=UTC),
+    ):
+        assert found.day_of(int(at.timestamp())) == (at.date() if at.hour < 15 else date(2010, 11, 4))
