@@ -45,7 +45,7 @@ LEAST = {"DROP + CTAS / one more day": 20.0}
 GENERATE = """
 INSERT INTO {table} (service_name, event_time, event_date, event_name, user_id, session_id, attributes, trace_id,
     record_uid, source_object, source_position, _ds, _object)
-SELECT 'bench', toDateTime64('{day} 00:00:00', 9, 'UTC') + toIntervalSecond(visit % 84000 + 40 * (number % 6)) AS time,
+SELECT 'bench', toDateTime64('{day} 00:00:00', 9, 'UTC') + toIntervalSecond(visit % 86200 + 40 * (number % 6)) AS time,
     toDate('{day}'), ['page_view', 'product_view', 'add_to_cart', 'search', 'purchase', 'login'][rand(1) % 6 + 1],
     if(visit % 10 = 0, NULL, concat('user-', leftPad(toString(visit % {users}), 12, '0'))),
     if(visit % 10 = 1, NULL, lower(hex(sipHash128('{seed}', visit)))),
@@ -97,10 +97,10 @@ def main() -> int:
     scale = 10 if options.quick else 1
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        state: Path = options.state or Path(folder)
-        with shop(state / "short", DAYS // 10, scale, options.uids) as short:
+        state: Path = options.state or Path(folder)  # of which each kind of ids has its own events
+        with shop(state / options.uids / "short", DAYS // 10, scale, options.uids) as short:
             shorter = short.one_more_day().without_retention
-        with shop(state / "long", DAYS, scale, options.uids) as long:
+        with shop(state / options.uids / "long", DAYS, scale, options.uids) as long:
             with long.bare_sources(Path(folder)) as sources:
                 day = long.one_more_day(sources)
             found["ten times the history, without retention"] = day.without_retention / shorter

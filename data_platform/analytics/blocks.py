@@ -150,7 +150,7 @@ class _Build:
             self._fill("event_days", piece)
             self._fill("user_days", piece)
             self._stage_users(cleared)
-            for name in (*_BY_START, "sessions_raw"):  # wanted when there is nothing else to do
+            for name in (*_BY_START, "sessions_raw"):  # now, while other chains are at work
                 self._table(name)
 
         return both(sessions, users)[0]
@@ -169,8 +169,9 @@ class _Build:
     def _copies(self, plans: Mapping[str, ServicePlan]) -> tuple[dict[str, ServicePlan], str | None]:
         """Stage the records; returns the plans with all days that share records, and the table of those not counted."""
         twin = self._table("record_uids")
-        wanted = stage_uids(self.store, self.services, plans, self.events.rows, twin, self.held["record_uids"])
-        losers = find_losers(self.store, self.services, wanted, twin)
+        held = self.held["record_uids"]
+        wanted, beyond = stage_uids(self.store, self.services, plans, self.events.rows, twin, held)
+        losers = find_losers(self.store, self.services, wanted, beyond, twin)
         self._keep_others(("record_uids",), _pairs(wanted))
         return wanted, losers
 

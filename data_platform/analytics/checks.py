@@ -118,7 +118,7 @@ def _identity(client: "Client", service: Service, name: str) -> Check:
 
 
 def _raw(client: "Client", service: Service) -> Check:
-    """The newest days counted again from analytics.events, over the UTC days around them."""
+    """The newest days counted again from analytics.events, with all days that have copies of their records."""
     table = _table(service, "dau")
     rows = client.query(
         f"SELECT activity_date, events, dau FROM {table} ORDER BY activity_date DESC LIMIT {RECONCILED_DAYS}"
@@ -126,12 +126,16 @@ def _raw(client: "Client", service: Service) -> Check:
     shown = {row[0]: (int(row[1]), int(row[2])) for row in rows.result_rows}
     if not shown:
         return Check("dau", "equals_raw_events", passed=True, detail="no days")
-    stretches = local_days(service.time_zone, min(shown), max(shown))
-    first_ds, last_ds = stretches.utc_days(set(shown))
+    asked = {"service": service.name, "days": sorted(shown)}
+    copied = client.query(statement("checks/copied_days"), parameters=asked).result_rows
+    read = {row[0] for row in copied} | shown.keys()
+    stretches = local_days(service.time_zone, min(read), max(read))
+    ends = [stretches.utc_days({day}) for day in read]
+    ds = {first + DAY * n for first, last in ends for n in range((last - first).days + 1)}
     raw = client.query(
         statement("checks/raw_days"),
         parameters={
-            "service": service.name, "days": sorted(shown), "first_ds": first_ds - DAY, "last_ds": last_ds + DAY,
+            **asked, "ds": sorted(ds), "min_data_date": service.min_data_date or date(1970, 1, 1),
             "starts": list(stretches.starts), "labels": list(stretches.labels),
         },
     ).result_rows  # fmt: skip

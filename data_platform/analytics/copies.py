@@ -25,15 +25,15 @@ def stage_uids(
     rows: Mapping[date, int],
     twin: str,
     held: AbstractSet[str],
-) -> dict[str, ServicePlan]:
-    """Fill the twin of record_uids; returns the plans and every other day that has a copy of one of their records.
+) -> tuple[dict[str, ServicePlan], set[Pair]]:
+    """Fill the twin of record_uids; returns the plans and all days that have copies of their records, and days beyond.
 
-    `held`: the partitions that record_uids has rows in. Of each day all records are looked for, not only those that
-    changed: which of two copies counts is decided only where both are at hand.
+    What counts may change on a day that shares a record with a day of the plans, so it is built with them. Days that
+    share others of its records stay as they are; they are returned beside, for which of the copies counts is decided
+    only where all are at hand. `held`: the partitions that record_uids has rows in.
     """
     wanted, fresh = dict(plans), dict(plans)
-    while fresh:
-        found: dict[str, set[date]] = defaultdict(set)
+    for hop in (1, 2):
         for piece in _pieces(services, {name: plan.build for name, plan in fresh.items()}, rows):
             store.run(
                 f"INSERT INTO {twin} (service, day, slot, hash) {statement('blocks/record_uids')}",
@@ -41,17 +41,20 @@ def stage_uids(
                 targets=piece.pairs,
                 stretches=piece.stretches,
             )
+        found: dict[str, set[date]] = defaultdict(set)
         cleared = [{partition_of("record_uids", day) for day in plan.clear} for plan in wanted.values()]
         if any(not held <= each for each in cleared):  # else no other day is there to have one
             targets = [(name, day) for name, plan in wanted.items() for day in sorted(plan.clear)]
             for piece in _pieces(services, {name: plan.clear for name, plan in fresh.items()}, rows):
                 for name, day in _with_copies(store, piece, targets, twin):
                     found[name].add(day)
+        if hop == 2 or not found:
+            break
         fresh = {name: ServicePlan(frozenset(days), frozenset(days)) for name, days in found.items()}
         for name, plan in fresh.items():
             old = wanted.get(name, NOTHING)
             wanted[name] = ServicePlan(old.clear | plan.clear, old.build | plan.build)
-    return wanted
+    return wanted, {(name, day) for name, days in found.items() for day in days}
 
 
 def _with_copies(store: BlockStore, piece: Piece, targets: Sequence[Pair], twin: str) -> Iterator[Pair]:
@@ -72,15 +75,22 @@ def _pieces(
 
 
 def find_losers(
-    store: BlockStore, services: Sequence[Service], plans: Mapping[str, ServicePlan], twin: str
+    store: BlockStore, services: Sequence[Service], plans: Mapping[str, ServicePlan], beyond: set[Pair], twin: str
 ) -> str | None:
-    """A table of the records that do not count; None where every record is the only one."""
-    if not store.rows(f"SELECT 1 FROM (SELECT count() AS n, uniqExact(hash) AS m FROM {twin}) WHERE n != m"):
+    """A table of the records that do not count; None where every record is the only one.
+
+    `beyond`: days that are not built but have copies of records of those that are.
+    """
+    unique = f"SELECT 1 FROM (SELECT count() AS n, uniqExact(hash) AS m FROM {twin}) WHERE n != m"
+    if not beyond and not store.rows(unique):
         return None
     repeated, losers = store.scratch("repeated"), store.scratch("losers")
-    store.run(f"INSERT INTO {repeated} SELECT hash FROM {twin} GROUP BY hash HAVING count() > 1")
+    store.run(f"INSERT INTO {repeated} {statement('blocks/repeated', record_uids=twin)}", targets=sorted(beyond))
+    days = {name: set(each.build) for name, each in plans.items()}
+    for name, day in beyond:
+        days.setdefault(name, set()).add(day)
     everything = 2**62  # rows: copies of a record must be seen together
-    for piece in pieces(services, {name: plan.build for name, plan in plans.items()}, {}, everything):
+    for piece in pieces(services, days, {}, everything):
         store.run(
             f"INSERT INTO {losers} {statement('blocks/losers', repeated=repeated)}",
             piece.parameters,

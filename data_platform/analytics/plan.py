@@ -11,7 +11,11 @@ from data_platform.analytics.sql_files import statement
 from data_platform.catalog.models import Service
 
 PIECES = ("id_pieces", "gap_pieces")  # where the parts of sessions in a day come from
-ID_PARTS, ELSEWHERE, GAP_PARTS = PARTS = ("id_parts", "id_parts_elsewhere", "gap_parts")  # and the sessions
+ID_PARTS, ELSEWHERE, GAP_PARTS = "id_parts", "id_parts_elsewhere", "gap_parts"  # where sessions get their parts from
+MADE_OF = (
+    *("kept", "event_days", "user_days", "record_uids", "losers", "but_losers"),
+    *("session_parts", *PIECES, "sessions", ID_PARTS, ELSEWHERE, GAP_PARTS),
+)
 Signatures = Mapping[date, int]  # of the partitions of analytics.events, by UTC day
 
 
@@ -48,8 +52,7 @@ class ServicePlan:
 def config_of(service: Service) -> int:
     """A digest of what the blocks of a service depend on besides the events."""
     texts = [str(Profile.of(service)), str(service.min_data_date)]
-    made_of = ("kept", "event_days", "user_days", "session_parts", *PIECES, "sessions", *PARTS, "record_uids", "losers")
-    texts += [statement(f"blocks/{name}") for name in made_of]
+    texts += [statement(f"blocks/{name}") for name in MADE_OF]
     return int.from_bytes(hashlib.sha256("\n".join(texts).encode()).digest()[:8], "big")
 
 

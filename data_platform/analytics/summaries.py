@@ -200,20 +200,17 @@ class _Tables:
         made: dict[str, Summary] = {}
 
         def one(plan: _Plan) -> None:
-            made[plan.metric.name] = self._stage(plan, twins[plan.metric.name])
+            made[plan.metric.name] = self._rebuild(plan, twins[plan.metric.name], check)
 
         try:
-            try:
-                together([partial(one, plan) for plan in plans])
-            finally:
-                self._swap({twins[plan.metric.name]: plan for plan in plans if plan.metric.name in made}, check)
+            together([partial(one, plan) for plan in plans])
         except BaseException:
             self.drop(list(twins.values()))
             raise
         return [made[plan.metric.name] for plan in plans], list(twins.values())
 
-    def _stage(self, plan: _Plan, twin: str) -> Summary:
-        """Compute the days of the plan into a twin and take the rest over."""
+    def _rebuild(self, plan: _Plan, twin: str, check: Callable[[], None]) -> Summary:
+        """Compute the days of the plan into a twin, take the rest over, exchange the two."""
         started = time.monotonic()
         metric, table = plan.metric, table_of(self.service, plan.metric.name)
         bytes_read = 0
@@ -226,22 +223,16 @@ class _Tables:
                 settings={"max_threads": 1} if plan.kept else {},
             )
             bytes_read = int(getattr(done, "summary", {}).get("read_bytes", 0))
+        check()
+        # A pair each: databases of the engine Replicated take no more in a statement.
+        verb = "EXCHANGE TABLES {} AND {}" if plan.exists else "RENAME TABLE {} TO {}"
+        self.client.command(
+            verb.format(qualified(DATABASE, twin), qualified(DATABASE, table)) + on_cluster(self.cluster)
+        )
         seconds = time.monotonic() - started
         return Summary(
             f"{DATABASE}.{table}", metric.name, 0, None, None, self.execution_date, len(plan.days), seconds, bytes_read
         )
-
-    def _swap(self, staged: Mapping[str, _Plan], check: Callable[[], None]) -> None:
-        """Put the staged tables in their places; each is the old one or the new one at any time."""
-        for verb, word, exists in (("EXCHANGE TABLES", "AND", True), ("RENAME TABLE", "TO", False)):
-            pairs = [
-                f"{qualified(DATABASE, twin)} {word} {qualified(DATABASE, table_of(self.service, plan.metric.name))}"
-                for twin, plan in staged.items()
-                if plan.exists is exists
-            ]
-            if pairs:
-                check()
-                self.client.command(f"{verb} {', '.join(pairs)}{on_cluster(self.cluster)}")
 
     def drop(self, tables: Sequence[str]) -> None:
         """Drop staged tables; while the lock is held they are nobody else's."""

@@ -15,7 +15,7 @@ STARTS = (date(2024, 3, 8), date(2024, 3, 30), date(2011, 12, 27), date(2010, 11
 NAMES = ("product_view", "add_to_cart", "page_view", "búsqueda 検索", "buy", "look")
 MINUTE = 60 * 10**9
 # Random ones, and those that begin with their time.
-KINDS_OF_ID = ("uid-{}", "uid-{}", "01HV{:022}", "018f6b{:030}", "01{}")
+KINDS_OF_ID = ("uid-{0}", "uid-{0}", "01HV{1}{0:021}", "018f{1}b{0:030}", "01{0}")
 
 
 def random_definitions(random: Random) -> Definitions:
@@ -65,7 +65,8 @@ def random_events(random: Random, definitions: Definitions, start: date | None =
             None
             if random.random() < 0.3
             else random.choice(KINDS_OF_ID).format(
-                random.randrange(4 * len(written)) if random.random() < 0.2 else position + 10**6
+                random.randrange(4 * len(written)) if random.random() < 0.2 else position + 10**6,
+                time_ns // (9 * 3600 * 10**9) % 10,
             )
         )
         events.append(Event(time_ns, random.choice(NAMES), user, session, uid, f"o/{random.randrange(3)}", position))

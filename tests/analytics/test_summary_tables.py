@@ -34,7 +34,7 @@ def logs(seed: int, start: date = START) -> list[Event]:
     for part in range(2):
         events = random_events(random, DEFINITIONS, start)
         found += [
-            Event(e.time_ns, e.name, e.user, e.session, e.uid and f"{part}-{e.uid}", f"{part}/{e.source}", e.position)
+            Event(e.time_ns, e.name, e.user, e.session, e.uid and f"{e.uid}-{part}", f"{part}/{e.source}", e.position)
             for e in events
         ]
     assert found
@@ -170,6 +170,26 @@ def test_a_copy_of_another_day_does_not_come_to_count_when_its_own_day_is_built_
         desk.put(service.name, [fresh])
         publish(desk, service)
     same(desk, service, [counts, copy, late])
+    assert [check for check in check_summary(desk.client, service, "dau", RUN) if not check.passed] == []
+
+
+def test_days_are_built_with_those_that_share_their_records_and_no_further(desk: Desk, service: Service) -> None:
+    noon = int(datetime(2011, 6, 1, 12, tzinfo=UTC).timestamp()) * 10**9
+
+    def event(day: int, uid: str, source: str, position: int) -> Event:
+        return Event(noon + day * 86_400 * 10**9, "buy", f"u{day}", f"s{day}", uid, source, position)
+
+    # Each day shares a record with the next; of which two the one counts that lies in the first object.
+    chain = [event(day, f"uid-{link}", f"o{link}", day) for day in range(6) for link in (day - 1, day)]
+    desk.put(service.name, chain)
+    publish(desk, service)
+    same(desk, service, chain)
+    late = event(0, "uid-late", "late", 99)
+    desk.put(service.name, [late])
+    days = refresh_blocks(desk.client, desk.locks, [service]).days[service.name]
+    assert days == {date(2011, 6, day) for day in (1, 2, 3)}  # a UTC day lies in two of Seoul
+    publish(desk, service)
+    same(desk, service, [*chain, late])
 
 
 def test_a_replayed_delivery_changes_nothing(desk: Desk, service: Service) -> None:

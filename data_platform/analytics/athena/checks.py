@@ -94,12 +94,11 @@ def _grouped_by_columns(sql: str) -> str:
 
 
 def _raw(work: Work) -> Check:
-    """The newest days counted again from the curated events, over the UTC days around them."""
+    """The newest days counted again from the curated events, with all days that have copies of their records."""
     shown = {row["activity_date"]: (row["events"], row["dau"]) for row in _newest(work, "dau")}
     if not shown:
         return Check("dau", "equals_raw_events", passed=True, detail="no days")
-    near = {day + DAY * n for day in shown for n in (-1, 0, 1)}
-    ds = sources.partitions_of(work.service, near, work.state.sources)
+    ds = sources.partitions_of(work.service, work.state.graph.copies(shown), work.state.sources)
     files = [file for each in ds for file in work.state.sources[each].files]
     stretches = layout.stretches_of(work.service, ds)
     cte = layout.kept(work.database, work.service, stretches, ds, files, work.min_data_date())

@@ -71,12 +71,6 @@ def test_the_filter_on_year_month_and_day_is_exact(
         assert row == [(expected,)], text
 
 
-if __name__ == "__main__":
-    GOLDEN.mkdir(exist_ok=True)
-    for name in METRICS:
-        golden_of(name).write_text(f"{metric_on_athena(name, SERVICE)}\n", encoding="utf-8")
-
-
 def test_days_that_lie_years_apart_are_told_without_those_between() -> None:
     service = Service(name="theshop-pharmacy", time_zone="Asia/Seoul")
     found = stretches_of(service, [date(2024, 3, 1), date(2010, 11, 3), date(2010, 11, 9)])
@@ -88,3 +82,9 @@ def test_days_that_lie_years_apart_are_told_without_those_between() -> None:
         datetime(2024, 3, 1, tzinfo=UTC),
     ):
         assert found.day_of(int(at.timestamp())) == (at.date() if at.hour < 15 else date(2010, 11, 4))
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for name in METRICS:
+        golden_of(name).write_text(f"{metric_on_athena(name, SERVICE)}\n", encoding="utf-8")

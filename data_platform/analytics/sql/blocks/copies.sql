@@ -5,7 +5,7 @@ FROM analytics_blocks.record_uids
 PREWHERE hash IN
 (
     SELECT hash FROM {record_uids}
-    WHERE slot IN (SELECT slot FROM slots) AND day BETWEEN {first:Date} AND {last:Date}
+    WHERE slot IN (SELECT slot FROM slots) AND day IN (SELECT day FROM piece)
     UNION ALL
     SELECT hash FROM analytics_blocks.record_uids
     WHERE slot IN (SELECT slot FROM slots) AND day BETWEEN {first:Date} AND {last:Date}

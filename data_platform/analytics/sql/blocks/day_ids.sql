@@ -1,5 +1,8 @@
--- The users of the days with their ids; 0: has none yet. Only these days' users are held in memory, those of all days
--- pass by.
+-- The users of the days with their ids; 0: has none yet. Only the ids of these days' users are held in memory.
 SELECT days.service AS service, days.day AS day, days.user_id AS user_id, ids.id AS id
-FROM (SELECT service, user_id, id FROM analytics_blocks.user_ids WHERE service IN {services:Array(String)}) AS ids
-RIGHT JOIN {user_days} AS days ON days.service = ids.service AND days.user_id = ids.user_id
+FROM {user_days} AS days
+ANY LEFT JOIN
+(
+    SELECT service, user_id, id FROM analytics_blocks.user_ids
+    WHERE service IN {services:Array(String)} AND user_id IN (SELECT user_id FROM {user_days})
+) AS ids ON ids.service = days.service AND ids.user_id = days.user_id

@@ -1,8 +1,8 @@
 -- In which slots of the records of `piece` other days have records too; 0, of ids without time, is not looked for. What
--- is staged of days between is taken along: it is built anew, too.
+-- is staged of other services on these days is taken along: it does no harm.
 WITH mine AS
 (
-    SELECT DISTINCT slot FROM {record_uids} WHERE day BETWEEN {first:Date} AND {last:Date}
+    SELECT DISTINCT slot FROM {record_uids} WHERE day IN (SELECT day FROM piece)
     UNION DISTINCT
     SELECT DISTINCT slot FROM analytics_blocks.record_uids
     WHERE day BETWEEN {first:Date} AND {last:Date} AND (service, day) IN (SELECT service, day FROM piece)

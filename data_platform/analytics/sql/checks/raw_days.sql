@@ -1,5 +1,5 @@
--- Events and users of a service by day, from the raw events alone. `stretches` are the time zone's days. A record whose
--- first copy lies on a day before the range is left out by the second condition, not by LIMIT BY.
+-- Events and users of a service by day, from the raw events alone. `stretches` are the time zone's days; `ds` has the UTC
+-- days of the given ones and of all that have copies of their records, for the first copy may lie anywhere.
 SELECT day, count() AS events, uniqExact(user_id) AS dau
 FROM
 (
@@ -10,7 +10,7 @@ FROM
         ) AS day,
         user_id
     FROM analytics.events
-    WHERE service_name = {service:String} AND _ds BETWEEN {first_ds:Date} AND {last_ds:Date}
+    WHERE service_name = {service:String} AND _ds IN {ds:Array(Date)} AND day >= {min_data_date:Date}
     ORDER BY source_object, source_position
     LIMIT 1 BY ifNull(record_uid, concat(source_object, '#', toString(source_position)))
 )
