@@ -8,8 +8,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 UV := $(shell command -v uv)
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WHAT = --constraint constraints.txt --editable '.[local,dev]'
-# Test processes at once: one more than cores, as tests wait for engines a third of their time.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# Test processes at once: two more than cores, as tests wait for engines much of their time.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
 # Measured in continuous integration; tracing makes the suite slower.
 COVERAGE ?=
 

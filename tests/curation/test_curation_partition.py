@@ -189,7 +189,7 @@ def test_sources_are_read_whole_or_not_at_all(flow: Flow) -> None:
 
 
 def test_memory_stays_bounded_whatever_the_partition_holds(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve times the bytes of a file, most of them incompressible, on top of what one file takes."""
+    """Twenty times the bytes of a file, most of them incompressible, on top of what one run takes: six files' worth."""
     limit = 8 * 2**20
     monkeypatch.setattr(
         partition, "write_sorted", lambda *args, write=partition.write_sorted: write(*args, max_arrow_bytes=limit)
@@ -203,7 +203,7 @@ def test_memory_stays_bounded_whatever_the_partition_holds(flow: Flow, monkeypat
         nonlocal peak
         for number in range(files):
             batch = rows(day(7), each, first=number * each)
-            names = pa.array([f"{i:x}-{hash((i, number)):x}" * 8 for i in range(each)])
+            names = pa.array([f"{i:x}-{hash((i, number)):x}" * 16 for i in range(each)])
             yield batch.set_column(2, "name", names)
             peak = max(peak, process.memory_info().rss)
 
@@ -213,5 +213,5 @@ def test_memory_stays_bounded_whatever_the_partition_holds(flow: Flow, monkeypat
     arrow = sum(file.uncompressed_bytes for file in stored.manifest.files)
     assert stored.manifest.rows == files * each
     assert len(stored.manifest.files) >= 8
-    assert arrow > 8 * limit
-    assert peak - warm < 4 * limit
+    assert arrow > 16 * limit
+    assert peak - warm < 6 * limit
