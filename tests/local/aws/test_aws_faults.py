@@ -177,7 +177,6 @@ def test_faults_of_one_key_leave_parallel_calls_alone(aws: Any, bucket: str) -> 
     slow = threading.Thread(target=aws.s3.put_object, kwargs={"Bucket": bucket, "Key": "slow", "Body": b"x"})
     slow.start()
     time.sleep(0.1)
-    begin = time.monotonic()
     aws.s3.put_object(Bucket=bucket, Key="fast", Body=b"x")
-    assert time.monotonic() - begin < 1
+    assert slow.is_alive()
     slow.join()

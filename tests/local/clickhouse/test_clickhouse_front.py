@@ -442,13 +442,13 @@ def test_a_query_is_answered_while_a_long_one_runs(http: Http) -> None:
 
 
 def test_eight_callers_overlap(http: Http) -> None:
-    threads = [threading.Thread(target=http.sql, args=("SELECT sleep(0.5)",)) for _ in range(8)]
+    threads = [threading.Thread(target=http.sql, args=("SELECT sleep(1)",)) for _ in range(8)]
     started = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - started < 2.5  # one after another: 4 s
+    assert time.monotonic() - started < 5  # one after another: 8 s
 
 
 # Fault switches

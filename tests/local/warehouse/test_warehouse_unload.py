@@ -195,7 +195,7 @@ def test_statement_timeout_ends_an_unload(session: redshift_connector.Connection
     with pytest.raises(redshift_connector.ProgrammingError) as caught:
         rows(session, unload_sql(ENDLESS, "timed-out/", "FORMAT CSV PARALLEL OFF"))
     assert caught.value.args[0]["C"] == "57014"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # by itself it would not end
 
 
 def test_client_that_goes_away_ends_its_unload(warehouse: EngineProcess, open_session: Open, s3: Any) -> None:
