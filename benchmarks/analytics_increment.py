@@ -123,7 +123,7 @@ def main() -> int:
 
 
 @contextmanager
-def shop(state: Path, history: int, scale: int, uids: str = "ulid") -> Generator["Shop"]:
+def shop(state: Path, history: int, scale: int, uids: str) -> Generator["Shop"]:
     """A shop with so many days of events and everything built from them, in an engine of its own."""
     engine = EngineProcess.with_free_ports("clickhouse", state).start()
     try:

@@ -119,11 +119,10 @@ def kept(
 
 def stretches_of(service: Service, wanted: Iterable[date]) -> LocalDays:
     """The service's days around the UTC days `wanted`; years without events in between cost nothing."""
-    starts: dict[int, date] = {}
-    for first, last in _runs(sorted(wanted)):
-        around = local_days(service.time_zone, first, last)
-        starts |= zip(around.starts, around.labels, strict=True)
-    return LocalDays(tuple(sorted(starts)), tuple(starts[start] for start in sorted(starts)))
+    around = [local_days(service.time_zone, first, last) for first, last in _runs(sorted(wanted))]
+    return LocalDays(
+        tuple(start for run in around for start in run.starts), tuple(label for run in around for label in run.labels)
+    )
 
 
 def _runs(days: Sequence[date]) -> list[tuple[date, date]]:
