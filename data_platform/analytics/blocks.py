@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from data_platform.analytics.copies import find_losers, stage_uids
 from data_platform.analytics.plan import PIECES, Piece, ServicePlan, pieces
-from data_platform.analytics.sessions import gap_linked, id_linked, stage_sessions
+from data_platform.analytics.seen import RECORDS, SESSIONS, note, renew
+from data_platform.analytics.sessions import Parts, gap_linked, stage_sessions
 from data_platform.analytics.sql_files import statement
 from data_platform.analytics.state import Events, note_changes, plan, read, write_built
-from data_platform.analytics.store import DATABASE, SCRATCH, BlockStore, Pair, both, together
+from data_platform.analytics.store import DATABASE, SCRATCH, BlockStore, Held, Pair, both, together
 from data_platform.analytics.user_ids import assign_ids, stage_bitmaps
 from data_platform.catalog.models import Service
 
@@ -41,7 +42,9 @@ _COLUMNS = {
 # Made of the events that lie in a day, and of the sessions that started on it, wherever their parts lie.
 _BY_DAY = ("session_parts", "event_days", "user_days", "day_users", "record_uids")
 _BY_START = ("sessions", "session_days")
+_SEEN = (RECORDS.table, SESSIONS.table)
 _OF_USERS = ("day_users", "day_ids", "fresh_ids")
+_OF_SESSIONS = (*_BY_START, "sessions_raw")
 
 
 class Locks(Protocol):
@@ -78,7 +81,7 @@ def refresh_blocks(
     with locks.hold(LOCK, wait_s=wait_s) as lease:
         store = BlockStore(client, [service.name for service in services])
         store.prepare(cluster)
-        (events, known), held = both(partial(read, store), partial(store.partitions, (*_BY_DAY, *_BY_START)))
+        (events, known), held = both(partial(read, store), partial(store.partitions, (*_BY_DAY, *_BY_START, *_SEEN)))
         plans = plan(store, services, events, known)
         revision = known.next_revision()
         dirty = {name: each for name, each in plans.items() if each.clear}
@@ -90,14 +93,6 @@ def refresh_blocks(
     return Refreshed(days, revision, time.monotonic() - started, store.statements, store.bytes_read)
 
 
-@dataclass(frozen=True)
-class _Links:
-    """Days whose sessions may change with those built, themselves too; and those linked by a session.id."""
-
-    days: set[Pair]
-    by_id: set[Pair]
-
-
 @dataclass
 class _Build:
     store: BlockStore
@@ -105,72 +100,75 @@ class _Build:
     events: Events
     revision: int
     check: Callable[[], None]  # raises when the lock is lost
-    held: Mapping[str, set[str]]  # partitions by block, before all this
+    held: Held  # of the blocks and of what was seen, before all this
     _tables: dict[str, str] = field(default_factory=dict[str, str])
     _making: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, plans: Mapping[str, ServicePlan]) -> dict[str, ServicePlan]:
         """Build the days of the plans, and those that share records with them; returns the plans with these."""
+        for seen in (RECORDS, SESSIONS):
+            renew(self.store, seen, self.held)
         first = list(islice(self._pieces(plans), 2))
         if len(first) == 1:
-            wanted, links = self._at_once(plans, first[0])
+            wanted, started = self._at_once(plans, first[0])
         else:
             wanted, losers = self._copies(plans)
-            links = self._by_pieces(wanted, losers)
+            started = self._by_pieces(wanted, losers)
         cleared = _pairs(wanted)
         _, staged = both(
-            lambda: note_changes(self.store, self.revision, {"events": cleared, "sessions": links.days}),
-            lambda: self.store.partitions(self._table(block) for block in _BY_DAY),
+            lambda: note_changes(self.store, self.revision, {"events": cleared, "sessions": started}),
+            lambda: self.store.partitions(self._table(block) for block in (*_BY_DAY, *_BY_START)),
         )
-        self._replace(_BY_DAY[:1], cleared, staged)
-        together([partial(self._replace, _BY_DAY[1:], cleared, staged), partial(self._sessions, cleared, links)])
+        together([partial(self._replace, _BY_DAY, cleared, staged), partial(self._replace, _BY_START, started, staged)])
         return wanted
 
-    def _at_once(self, plans: Mapping[str, ServicePlan], piece: Piece) -> tuple[dict[str, ServicePlan], _Links]:
+    def _at_once(self, plans: Mapping[str, ServicePlan], piece: Piece) -> tuple[dict[str, ServicePlan], set[Pair]]:
         """Stage what follows from the events of the only piece, while copies of its records are looked for.
 
         Records hardly ever have copies. Where some have, what was staged is staged again, with all the days they need.
+        Returns the plans with these, and the days whose sessions are staged.
         """
         self.store.threads = 1  # as many statements go side by side as fit
-        (wanted, losers), links = both(partial(self._copies, plans), partial(self._of_piece, piece, _pairs(plans)))
+        names = (*_COLUMNS, *_OF_USERS, *_OF_SESSIONS)
+        (wanted, losers), (started, _) = both(
+            partial(self._copies, plans),
+            partial(both, partial(self._of_piece, piece, _pairs(plans)), lambda: [*map(self._table, names)]),
+        )
         if losers or wanted != plans:
-            together([partial(self.store.truncate, self._table(name)) for name in (*_COLUMNS, *_OF_USERS)])
-            links = self._by_pieces(wanted, losers)
-        return wanted, links
+            together([partial(self.store.truncate, self._table(name)) for name in names])
+            started = self._by_pieces(wanted, losers)
+        return wanted, started
 
-    def _of_piece(self, piece: Piece, cleared: set[Pair]) -> _Links:
+    def _of_piece(self, piece: Piece, cleared: set[Pair]) -> set[Pair]:
         self._load(piece)
 
-        def sessions() -> _Links:
+        def sessions() -> set[Pair]:
             together([partial(self._fill_parts, source, piece) for source in PIECES])
-            self._keep_others(("session_parts",), cleared)
-            return self._link(cleared)
+            return self._stage_sessions(cleared)
 
         def users() -> None:
-            self._fill("event_days", piece)
             self._fill("user_days", piece)
             self._stage_users(cleared)
-            for name in (*_BY_START, "sessions_raw"):  # now, while other chains are at work
-                self._table(name)
+            self._fill("event_days", piece)
+            self._keep_others(("event_days",), cleared)
 
         return both(sessions, users)[0]
 
-    def _by_pieces(self, plans: Mapping[str, ServicePlan], losers: str | None) -> _Links:
-        """Stage the days of the plans, as many at a time as fit into memory."""
+    def _by_pieces(self, plans: Mapping[str, ServicePlan], losers: str | None) -> set[Pair]:
+        """Stage the days of the plans, as many at a time as fit into memory; returns the days whose sessions are."""
         cleared = _pairs(plans)
         for piece in self._pieces(plans):
             self.store.truncate(self._table("kept"))
             self._load(piece, losers)
             parts = [partial(self._fill_parts, source, piece) for source in PIECES]
             together([*parts, partial(self._fill, "event_days", piece), partial(self._fill, "user_days", piece)])
-        self._keep_others(("session_parts",), cleared)
-        return both(partial(self._link, cleared), partial(self._stage_users, cleared))[0]
+        self._keep_others(("event_days",), cleared)
+        return both(partial(self._stage_sessions, cleared), partial(self._stage_users, cleared))[0]
 
     def _copies(self, plans: Mapping[str, ServicePlan]) -> tuple[dict[str, ServicePlan], str | None]:
         """Stage the records; returns the plans with all days that share records, and the table of those not counted."""
         twin = self._table("record_uids")
-        held = self.held["record_uids"]
-        wanted, beyond = stage_uids(self.store, self.services, plans, self.events.rows, twin, held)
+        wanted, beyond = stage_uids(self.store, self.services, plans, self.events.rows, twin, self.held)
         losers = find_losers(self.store, self.services, wanted, beyond, twin)
         self._keep_others(("record_uids",), _pairs(wanted))
         return wanted, losers
@@ -182,7 +180,7 @@ class _Build:
         """Put the events of the piece into `kept`, each once as far as is known."""
         unless = "" if losers is None else statement("blocks/but_losers", losers=losers)
         self.store.run(
-            f"INSERT INTO {self._table('kept')} {statement('blocks/kept', unless=unless)}",
+            f"INSERT INTO {self._table('kept')} {statement('blocks/kept', unless=unless, **piece.expressions)}",
             piece.parameters,
             targets=piece.pairs,
             stretches=piece.stretches,
@@ -201,30 +199,34 @@ class _Build:
             {"view": piece.profile.view, "cart": piece.profile.cart},
         )
 
-    def _link(self, cleared: set[Pair]) -> _Links:
-        """Which days' sessions have parts in `cleared`, as they are or as they are staged."""
-        parts = self._table("session_parts")
-        by_id = id_linked(self.store, cleared, parts)
-        return _Links(cleared | by_id | gap_linked(self.store, cleared, parts), by_id)
+    def _stage_sessions(self, cleared: set[Pair]) -> set[Pair]:
+        """Stage the sessions that started on the cleared days, or on days that have parts of their sessions.
+
+        Returns all these days. The parts of the cleared days are staged.
+        """
+        self._keep_others(("session_parts",), cleared)
+        staged, rows = self._table("session_parts"), self.events.rows
+        parts = Parts(self.store, staged, cleared, self.held, rows)
+        by_id = parts.sharing(cleared, cleared)
+        note(self.store, SESSIONS, staged, {day for _, day in cleared}, self.held[SESSIONS.block], rows)
+        started = cleared | by_id | gap_linked(self.store, cleared, staged)
+        stage_sessions(
+            parts, started, by_id, self._table("sessions_raw"), {name: self._table(name) for name in _BY_START}
+        )
+        self._keep_others(_BY_START, started)
+        return started
 
     def _stage_users(self, cleared: set[Pair]) -> None:
         """Give new users their ids and stage the bitmaps; ids of users who then do not count do no harm."""
         day_ids, fresh_ids = self._table("day_ids"), self._table("fresh_ids")
         assign_ids(self.store, self._table("user_days"), day_ids, fresh_ids)
         stage_bitmaps(self.store, self._table("day_users"), day_ids, fresh_ids)
-        self._keep_others(("event_days", "user_days", "day_users"), cleared)
-
-    def _sessions(self, cleared: set[Pair], links: _Links) -> None:
-        """Replace the sessions that started on the linked days; the new parts are in place."""
-        twins = {block: self._table(block) for block in (*_BY_START, "session_parts")}
-        stage_sessions(self.store, links.days, (cleared, links.by_id), self._table("sessions_raw"), twins)
-        self._keep_others(_BY_START, links.days)
-        self._replace(_BY_START, links.days, self.store.partitions(twins[block] for block in _BY_START))
+        self._keep_others(("user_days", "day_users"), cleared)
 
     def _keep_others(self, blocks: Sequence[str], pairs: set[Pair]) -> None:
         self.store.keep_others({block: self._table(block) for block in blocks}, pairs, self.held)
 
-    def _replace(self, blocks: Sequence[str], pairs: set[Pair], staged: Mapping[str, set[str]]) -> None:
+    def _replace(self, blocks: Sequence[str], pairs: set[Pair], staged: Held) -> None:
         self.check()
         self.store.replace({block: self._table(block) for block in blocks}, pairs, staged)
 

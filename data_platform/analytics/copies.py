@@ -5,16 +5,15 @@ days that share a record are built together.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from datetime import date
 
-from data_platform.analytics.plan import Piece, ServicePlan, pieces
+from data_platform.analytics.plan import ServicePlan, pieces
+from data_platform.analytics.seen import KEY_ROWS, RECORDS, note, sharing
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import BlockStore, Pair, partition_of
+from data_platform.analytics.store import BlockStore, Held, Pair
 from data_platform.catalog.models import Service
 
-UID_ROWS = 6_000_000  # whose hashes are looked for at once: about 200 MB
 NOTHING = ServicePlan(frozenset(), frozenset())
 
 
@@ -24,54 +23,36 @@ def stage_uids(
     plans: Mapping[str, ServicePlan],
     rows: Mapping[date, int],
     twin: str,
-    held: AbstractSet[str],
+    held: Held,
 ) -> tuple[dict[str, ServicePlan], set[Pair]]:
     """Fill the twin of record_uids; returns the plans and all days that have copies of their records, and days beyond.
 
     What counts may change on a day that shares a record with a day of the plans, so it is built with them. Days that
     share others of its records stay as they are; they are returned beside, for which of the copies counts is decided
-    only where all are at hand. `held`: the partitions that record_uids has rows in.
+    only where all are at hand. `held`: the partitions of record_uids and of what was seen.
     """
     wanted, fresh = dict(plans), dict(plans)
     for hop in (1, 2):
-        for piece in _pieces(services, {name: plan.build for name, plan in fresh.items()}, rows):
+        for piece in pieces(services, {name: plan.build for name, plan in fresh.items()}, rows, KEY_ROWS):
             store.run(
-                f"INSERT INTO {twin} (service, day, slot, hash) {statement('blocks/record_uids')}",
+                f"INSERT INTO {twin} (service, day, key, rest) {statement('blocks/record_uids', **piece.expressions)}",
                 piece.parameters,
                 targets=piece.pairs,
                 stretches=piece.stretches,
             )
         found: dict[str, set[date]] = defaultdict(set)
-        cleared = [{partition_of("record_uids", day) for day in plan.clear} for plan in wanted.values()]
-        if any(not held <= each for each in cleared):  # else no other day is there to have one
-            targets = [(name, day) for name, plan in wanted.items() for day in sorted(plan.clear)]
-            for piece in _pieces(services, {name: plan.clear for name, plan in fresh.items()}, rows):
-                for name, day in _with_copies(store, piece, targets, twin):
-                    found[name].add(day)
+        targets = [(name, day) for name, plan in wanted.items() for day in sorted(plan.clear)]
+        for piece in pieces(services, {name: plan.clear for name, plan in fresh.items()}, rows, KEY_ROWS):
+            for name, day in sharing(store, RECORDS, twin, piece.pairs, targets, held, rows):
+                found[name].add(day)
         if hop == 2 or not found:
             break
         fresh = {name: ServicePlan(frozenset(days), frozenset(days)) for name, days in found.items()}
         for name, plan in fresh.items():
             old = wanted.get(name, NOTHING)
             wanted[name] = ServicePlan(old.clear | plan.clear, old.build | plan.build)
+    note(store, RECORDS, twin, {day for plan in wanted.values() for day in plan.build}, held[RECORDS.block], rows)
     return wanted, {(name, day) for name, days in found.items() for day in days}
-
-
-def _with_copies(store: BlockStore, piece: Piece, targets: Sequence[Pair], twin: str) -> Iterator[Pair]:
-    """Days outside of `targets` that have a copy of a record of the piece."""
-    days = [day for _, day in piece.pairs]
-    ends = {"first": min(days), "last": max(days)}
-    tables = {"targets": targets, "piece": piece.pairs}
-    slots = store.rows(statement("blocks/shared_slots", record_uids=twin), ends, **tables)
-    if slots:
-        found = store.rows(statement("blocks/copies", record_uids=twin), ends, slots=map(tuple, slots), **tables)
-        yield from ((str(name), day) for name, day in found)
-
-
-def _pieces(
-    services: Sequence[Service], days: Mapping[str, frozenset[date]], rows: Mapping[date, int]
-) -> Iterator[Piece]:
-    return pieces(services, days, rows, UID_ROWS)
 
 
 def find_losers(
@@ -81,8 +62,7 @@ def find_losers(
 
     `beyond`: days that are not built but have copies of records of those that are.
     """
-    unique = f"SELECT 1 FROM (SELECT count() AS n, uniqExact(hash) AS m FROM {twin}) WHERE n != m"
-    if not beyond and not store.rows(unique):
+    if not beyond and not _repeats(store, twin):
         return None
     repeated, losers = store.scratch("repeated"), store.scratch("losers")
     store.run(f"INSERT INTO {repeated} {statement('blocks/repeated', record_uids=twin)}", targets=sorted(beyond))
@@ -98,3 +78,10 @@ def find_losers(
             stretches=piece.stretches,
         )
     return losers
+
+
+def _repeats(store: BlockStore, twin: str) -> bool:
+    """Whether a record is staged twice; keys are compared first, for hardly any two records share one."""
+    return all(
+        store.rows(statement("blocks/not_unique", record_uids=twin, by=by)) for by in ("key", "tuple(key, rest)")
+    )

@@ -35,6 +35,12 @@ class LocalDays:
         at, to = bisect_right(self.starts, first) - 1, bisect_right(self.starts, end - 1)
         return set(self.labels[at:to])
 
+    def span(self, days: set[date]) -> tuple[int, int] | None:
+        """From when to when it is one of `days`, in seconds since 1970; None if there are others between."""
+        at = [number for number, label in enumerate(self.labels) if label in days]
+        unbroken = at[-1] - at[0] + 1 == len(at)
+        return (self.starts[at[0]], self.starts[at[-1] + 1]) if unbroken else None
+
     def utc_days(self, days: set[date]) -> tuple[date, date]:
         """The first and the last UTC day that any of the local `days` has a part in."""
         ends = (*self.starts[1:], self.starts[-1] + 1)

@@ -1,28 +1,21 @@
 """Sessions put together from their parts: over midnight, over a day without a break, over whatever days they lie on."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any
 
 from data_platform.analytics.days import DAY
-from data_platform.analytics.plan import ELSEWHERE, GAP_PARTS, ID_PARTS, chunks
+from data_platform.analytics.plan import chunks
+from data_platform.analytics.seen import SESSIONS, sharing
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import BlockStore, Pair, Rows, both, together
+from data_platform.analytics.store import BlockStore, Held, Pair, Rows, both, together
 
 SESSION_DAYS = 31  # whose sessions are put together at once
 # Of the parts of a user's events without session.id only one this long can carry a session over a whole day; the
 # shortest local day has 22 hours or so.
 WHOLE_DAY_NS = 20 * 3600 * 10**9
-
-
-def id_linked(store: BlockStore, pairs: set[Pair], staged: str) -> set[Pair]:
-    """Days with parts of the sessions, by session.id, that have a part in `pairs`, present or staged."""
-    if not pairs:
-        return set()
-    rows = store.rows(statement("blocks/id_links", staged=staged), targets=sorted(pairs))
-    return {(str(name), day) for name, day in rows}
 
 
 def gap_linked(store: BlockStore, pairs: set[Pair], staged: str) -> set[Pair]:
@@ -43,14 +36,40 @@ def gap_linked(store: BlockStore, pairs: set[Pair], staged: str) -> set[Pair]:
     return found
 
 
-def stage_sessions(
-    store: BlockStore, pairs: set[Pair], linked: tuple[set[Pair], set[Pair]], raw: str, twins: Mapping[str, str]
-) -> None:
+@dataclass(frozen=True)
+class Parts:
+    """The parts of sessions as they will be when the days of `cleared` have been replaced by those that are staged.
+
+    `held`: the partitions of session_parts and of what was seen. `rows`: of events, by day.
+    """
+
+    store: BlockStore
+    staged: str
+    cleared: set[Pair]
+    held: Held
+    rows: Mapping[date, int]
+
+    def sharing(self, pairs: set[Pair], targets: set[Pair]) -> set[Pair]:
+        """Days outside of `targets` with parts of the sessions, by session.id, that have or had a part in `pairs`."""
+        return sharing(self.store, SESSIONS, self.staged, sorted(pairs), sorted(targets), self.held, self.rows)
+
+    def statement(self, name: str, **names: str) -> str:
+        """A statement over the parts."""
+        parts = statement("blocks/parts_to_be", staged=self.staged)
+        return statement(f"blocks/{name}", session_parts=parts, **names)
+
+    @property
+    def days(self) -> Rows:
+        """The days of `cleared`, a table that travels with each statement."""
+        return [(day,) for day in sorted({day for _, day in self.cleared})]
+
+
+def stage_sessions(parts: Parts, pairs: set[Pair], by_id: set[Pair], raw: str, twins: Mapping[str, str]) -> None:
     """Fill the twins of sessions and session_days with the sessions that started on the days of `pairs`.
 
-    `linked`: days whose id_linked days are known, and these.
+    `by_id`: the days outside of parts.cleared that share sessions, by session.id, with it.
     """
-    known, by_id = linked
+    store = parts.store
     of_raw = {
         "sessions": f"SELECT service, day, events, duration_ns, viewed, carted FROM {raw}",
         "session_days": f"SELECT service, day, count(), uniqExactArray(users) FROM {raw} GROUP BY service, day",
@@ -60,29 +79,39 @@ def stage_sessions(
         targets = {pair for pair in pairs if pair[1] in within}
         if number:
             store.truncate(raw)
-        elsewhere = (by_id | id_linked(store, targets - known, twins["session_parts"])) - targets
-        of_ids = [ID_PARTS, ELSEWHERE] if elsewhere else [ID_PARTS]
-        tables = {"targets": sorted(targets), "piece": sorted(elsewhere)}
-        both(
-            partial(_put, store, raw, of_ids, tables),
-            lambda days=within, tables=tables: _put(store, raw, [GAP_PARTS], tables, gap_days=_gap_days(store, days)),
-        )
+        # Of `pairs` those that another piece puts together are elsewhere, too.
+        elsewhere = (by_id | pairs | parts.sharing(targets - parts.cleared, targets)) - targets
+        both(partial(_put_by_id, parts, raw, targets, elsewhere), partial(_put_by_gaps, parts, raw, targets))
         together([partial(store.run, f"INSERT INTO {twins[block]} {sql}") for block, sql in of_raw.items()])
 
 
-def _put(store: BlockStore, raw: str, parts: Sequence[str], tables: Mapping[str, Rows], **parameters: Any) -> None:
-    """Put the sessions made of the parts into `raw`."""
-    made_of = "UNION ALL\n".join(f"{statement(f'blocks/{each}')}\n" for each in parts)
-    store.run(f"INSERT INTO {raw} {statement('blocks/sessions', parts=made_of)}", parameters, **tables)
+def _put_by_id(parts: Parts, raw: str, targets: set[Pair], elsewhere: set[Pair]) -> None:
+    """Put the sessions by session.id into `raw`: nearly all lie in one day, and are not put together of parts."""
+    if elsewhere or len({day for _, day in targets}) > 1:
+        cut = parts.statement("cut_sessions")
+        whole = parts.statement("whole_sessions", unless=parts.statement("but_cut", cut=cut))
+        put_together = parts.statement("sessions", parts=parts.statement("id_parts", cut=cut))
+        sql = f"{whole}\nUNION ALL\n{put_together}"
+    else:
+        sql = parts.statement("whole_sessions", unless="")
+    near = sorted(targets | elsewhere)
+    parts.store.run(f"INSERT INTO {raw} {sql}", targets=sorted(targets), piece=near, cleared=parts.days)
 
 
-def _gap_days(store: BlockStore, days: Iterable[date]) -> list[date]:
+def _put_by_gaps(parts: Parts, raw: str, targets: set[Pair]) -> None:
+    """Put the sessions of users' events without session.id into `raw`."""
+    sql = parts.statement("sessions", parts=parts.statement("gap_parts"))
+    days = _gap_days(parts, {day for _, day in targets})
+    parts.store.run(f"INSERT INTO {raw} {sql}", {"gap_days": days}, targets=sorted(targets), cleared=parts.days)
+
+
+def _gap_days(parts: Parts, days: Iterable[date]) -> list[date]:
     """The days whose parts can belong to a session that started on `days`, or show that it started before."""
     wanted = set(_near(days))
+    sql = parts.statement("long_gap_parts", whole_day_ns=str(WHOLE_DAY_NS))
     while True:
         edges = [day for day in wanted if {day - DAY, day + DAY} - wanted]
-        sql = statement("blocks/long_gap_parts", whole_day_ns=str(WHOLE_DAY_NS))
-        long = {row[0] for row in store.rows(sql, {"edges": edges})}
+        long = {row[0] for row in parts.store.rows(sql, {"edges": edges}, cleared=parts.days)}
         more = set(_near(long)) - wanted
         if not more:
             return sorted(wanted)

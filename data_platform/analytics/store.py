@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.external import ExternalData
 
 DATABASE = "analytics_blocks"
-LAYOUT = "layout 4"  # of schema.sql; blocks of another one are made anew
+LAYOUT = "layout 5"  # of schema.sql; blocks of another one are made anew
 MONTHLY = frozenset({"event_days", "session_days", "day_users"})  # the others have a partition a day
 SWAPS_AT_ONCE = 100
 AT_ONCE = 4  # statements side by side
@@ -30,13 +30,15 @@ SETTINGS: Mapping[str, Any] = {"max_partitions_per_insert_block": 0, "join_use_n
 TRAVELLING = {
     "targets": "service String, day Date",
     "piece": "service String, day Date",
-    "slots": "slot UInt32",
+    "days": "day Date",
+    "cleared": "day Date",
     "stretches": "start Int64, day Date",
 }
 # Those of one refresh alone; in memory unless they grow with the days that are built.
-ON_DISK = {"day_ids": "MergeTree ORDER BY (service, day)"}
+ON_DISK = {"day_ids": "MergeTree ORDER BY (service, day)", "sought": "MergeTree ORDER BY key"}
 SCRATCH = {
-    "repeated": "hash UInt64",
+    "sought": "key UInt64 CODEC(NONE), rest UInt32 CODEC(NONE)",
+    "repeated": "key UInt64",
     "losers": "source_object String, source_position UInt64",
     "kept": "service LowCardinality(String), day Date, event_time DateTime64(9, 'UTC'), "
     "event_name LowCardinality(String), user_id Nullable(String), session_id Nullable(String), place UInt64",
@@ -52,6 +54,18 @@ Pair = tuple[str, date]  # a service and one of its local days
 Rows = Iterable[tuple[object, ...]]
 
 
+@dataclass(frozen=True)
+class Partition:
+    """A partition that has rows, and its parts, the largest first."""
+
+    rows: int
+    parts: tuple[str, ...]
+
+
+Partitions = Mapping[str, Partition]  # of a table, by id
+Held = Mapping[str, Partitions]  # by table
+
+
 @dataclass
 class BlockStore:
     """One refresh's hands on the tables; made under the lock. Counts its statements and the bytes they read.
@@ -64,7 +78,6 @@ class BlockStore:
     threads: int | None = None
     statements: int = 0
     bytes_read: int = 0
-    _token: str = field(default_factory=lambda: secrets.token_hex(4))
     _made: list[str] = field(default_factory=list[str])
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -139,19 +152,20 @@ class BlockStore:
         """Empty a scratch table for the next piece."""
         self.run(f"TRUNCATE TABLE {table}")
 
-    def partitions(self, tables: Iterable[str]) -> dict[str, set[str]]:
+    def partitions(self, tables: Iterable[str]) -> dict[str, dict[str, Partition]]:
         """The partitions that each table, a block or a twin by its full name, has rows in, of whatever service."""
         called = {table.removeprefix(f"{DATABASE}.").strip("`"): table for table in tables}
-        held: dict[str, set[str]] = {table: set() for table in called.values()}
-        for table, partition in self.rows(
-            "SELECT DISTINCT table, partition_id FROM system.parts "
-            "WHERE database = {database:String} AND table IN {tables:Array(String)} AND active AND rows > 0",
+        held: dict[str, dict[str, Partition]] = {table: {} for table in called.values()}
+        for table, partition, rows, parts in self.rows(
+            "SELECT table, partition_id, sum(rows), arrayReverse(arraySort(groupArray((rows, name)))).2 "
+            "FROM system.parts WHERE database = {database:String} AND table IN {tables:Array(String)} "
+            "AND active AND rows > 0 GROUP BY table, partition_id",
             {"database": DATABASE, "tables": sorted(called)},
         ):
-            held[called[str(table)]].add(str(partition))
+            held[called[str(table)]][str(partition)] = Partition(int(rows), tuple(map(str, parts)))
         return held
 
-    def keep_others(self, twins: Mapping[str, str], pairs: set[Pair], held: Mapping[str, set[str]]) -> None:
+    def keep_others(self, twins: Mapping[str, str], pairs: set[Pair], held: Held) -> None:
         """Copy into the twins what else lies in the partitions of the days: partitions are swapped whole.
 
         `held`: the partitions that the blocks have rows in.
@@ -160,7 +174,7 @@ class BlockStore:
             block: f"{part} IN (SELECT {part} FROM targets) "
             "AND (service, day) NOT IN (SELECT service, day FROM targets)"
             for block in twins
-            if held[block] & {partition_of(block, day) for _, day in pairs}
+            if held[block].keys() & {partition_of(block, day) for _, day in pairs}
             for part in ["toYYYYMM(day)" if block in MONTHLY else "day"]
         }
         if not where:
@@ -180,7 +194,7 @@ class BlockStore:
 
         together([partial(keep, str(block)) for (block,) in shared])
 
-    def replace(self, twins: Mapping[str, str], pairs: set[Pair], held: Mapping[str, set[str]]) -> None:
+    def replace(self, twins: Mapping[str, str], pairs: set[Pair], held: Held) -> None:
         """Replace the partitions with days of `pairs` in each block by its twin's. Repeating it changes nothing.
 
         `held`: the partitions that the twins have rows in.
@@ -188,7 +202,7 @@ class BlockStore:
         days = {day for _, day in pairs}
         together([partial(self._swap, block, twin, days, held) for block, twin in twins.items()])
 
-    def _swap(self, block: str, twin: str, days: Iterable[date], held: Mapping[str, set[str]]) -> None:
+    def _swap(self, block: str, twin: str, days: Iterable[date], held: Held) -> None:
         """A partition that the twin lacks is dropped: REPLACE PARTITION refuses an empty one."""
         steps = [
             f"REPLACE PARTITION ID '{each}' FROM {twin}"
@@ -208,7 +222,7 @@ class BlockStore:
             self.bytes_read += read
 
     def _make(self, name: str, definition: str) -> str:
-        table = f"{DATABASE}.`{name}__{self._token}`"
+        table = f"{DATABASE}.`{name}__{secrets.token_hex(4)}`"
         self._made.append(table)
         self.run(f"CREATE TABLE {table} {definition}")
         return table

@@ -84,52 +84,6 @@ def test_one_more_day_takes_few_statements_whatever_the_history(desk: Desk, serv
     assert refreshed.bytes_read > 0
 
 
-class Listening:
-    """A client that keeps the queries and how many rows each read."""
-
-    def __init__(self, client: Any) -> None:
-        self._client, self.read = client, list[tuple[str, int]]()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def query(self, sql: str, **kwargs: Any) -> Any:
-        found = self._client.query(sql, **kwargs)
-        self.read.append((sql, int(found.summary["read_rows"])))
-        return found
-
-
-def test_copies_are_looked_for_only_among_records_of_the_same_time(desk: Desk, service: Service) -> None:
-    noon = int(datetime(2012, 3, 1, 12, tzinfo=UTC).timestamp()) * 10**9
-    a_day = [f"01JX{day}0{number:020}" for day in range(6) for number in range(50)]
-
-    def read(events: list[Event]) -> tuple[set[date], int]:
-        desk.put(service.name, events)
-        client: Any = Listening(desk.client)
-        days = refresh_blocks(client, desk.locks, [service]).days[service.name]
-        looked = [rows for sql, rows in client.read if "PREWHERE hash" in sql and "record_uids" in sql]
-        return set(days), looked[0] if looked else 0
-
-    def day(number: int, ids: list[str]) -> list[Event]:
-        return [
-            Event(noon + number * 86_400 * 10**9 + n, "buy", f"u{n}", None, uid, f"o{number}", n)
-            for n, uid in enumerate(ids)
-        ]
-
-    known = [event for number in range(4) for event in day(number, a_day[50 * number : 50 * number + 50])]
-    desk.put(service.name, known)
-    refresh_blocks(desk.client, desk.locks, [service])
-    fresh = day(4, a_day[200:250])
-    _, rows = read(fresh)
-    assert rows == 0  # of the days before
-    late = day(5, [*a_day[250:299], a_day[60]])
-    days, rows = read(late)
-    assert rows == 50  # those of the one day that has records of the same time
-    assert date(2012, 3, 2) in days
-    publish(desk, service)
-    same(desk, service, [*known, *fresh, *late])
-
-
 def test_days_that_share_a_record_are_built_together(desk: Desk, service: Service) -> None:
     noon = int(datetime(2013, 3, 1, 12, tzinfo=UTC).timestamp()) * 10**9
 

@@ -78,11 +78,29 @@ CREATE TABLE IF NOT EXISTS analytics_blocks.record_uids{cluster}
 (
     service LowCardinality(String),
     day Date,
-    slot UInt32 COMMENT 'when the record was made, of ids that begin with their time; 0: of another kind',
-    hash UInt64 COMMENT 'of service and log.record.uid, a row per record: finds its copies on other days' CODEC(NONE)
+    key UInt64 COMMENT 'hash of service and log.record.uid, after the time if the id begins with it' CODEC(NONE),
+    rest UInt32 COMMENT 'of the hash, where the time takes its place in the key'
 )
-ENGINE = {merge_tree} PARTITION BY day ORDER BY slot
-COMMENT 'Which records may have copies where';
+ENGINE = {merge_tree} PARTITION BY day ORDER BY key
+COMMENT 'Which records a day has, a row each: finds the days that have copies';
+
+-- Which days ever had a key: all that stand in the block, and some that no longer do. Few parts, in the order of the keys,
+-- whatever days there are: days that share keys are found by a merge.
+CREATE TABLE IF NOT EXISTS analytics_blocks.seen_records{cluster}
+(
+    key UInt64 CODEC(NONE),
+    day Date CODEC(NONE)
+)
+ENGINE = {merge_tree} ORDER BY key
+COMMENT 'On which days a record may lie; grows, and is made anew of record_uids when half of it is out of date';
+
+CREATE TABLE IF NOT EXISTS analytics_blocks.seen_sessions{cluster}
+(
+    key UInt64 COMMENT 'the hash of session_parts' CODEC(NONE),
+    day Date CODEC(NONE)
+)
+ENGINE = {merge_tree} ORDER BY key
+COMMENT 'On which days a session by session.id may have a part; grows as seen_records does';
 
 -- Derived: dropping it together with day_users loses nothing, the next refresh assigns the ids anew.
 CREATE TABLE IF NOT EXISTS analytics_blocks.user_ids{cluster}

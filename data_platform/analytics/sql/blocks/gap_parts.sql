@@ -1,4 +1,5 @@
--- The parts of users' events without session.id near the days to build; `piece` counts the gaps before.
+-- The parts of users' events without session.id near the days to build, of users who have some there; `piece` counts the
+-- gaps before.
 SELECT * EXCEPT starts, sum(starts) OVER (
     PARTITION BY service, key ORDER BY started ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
 ) AS piece
@@ -9,6 +10,12 @@ FROM
             - lagInFrame(toUnixTimestamp64Nano(ended), 1, toUnixTimestamp64Nano(started)) OVER (
                 PARTITION BY service, key ORDER BY started ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
             ) > 30 * 60 * 1000000000 AS starts
-    FROM analytics_blocks.session_parts
+    FROM {session_parts}
     WHERE kind = 'gap' AND service IN {services:Array(String)} AND day IN {gap_days:Array(Date)}
+        AND hash IN
+        (
+            SELECT hash FROM {session_parts}
+            WHERE kind = 'gap' AND service IN {services:Array(String)}
+                AND day IN (SELECT day FROM targets) AND (service, day) IN (SELECT service, day FROM targets)
+        )
 )

@@ -1,5 +1,9 @@
--- The parts of sessions by session.id that lie in the days to build.
+-- The parts of sessions by session.id that have more than one.
 SELECT *, 0 AS piece
-FROM analytics_blocks.session_parts
+FROM {session_parts}
 WHERE kind = 'id' AND service IN {services:Array(String)}
-    AND day IN (SELECT day FROM targets) AND (service, day) IN (SELECT service, day FROM targets)
+    AND day IN (SELECT day FROM piece) AND (service, day) IN (SELECT service, day FROM piece)
+    AND hash IN
+    (
+{cut}
+    )

@@ -1,6 +1,6 @@
 -- Services whose ids and users do not correspond one to one, or whose ids are not 1, 2, 3, ...; the right answer is none.
-SELECT service, count(), max(id), groupBitmap(id), uniqExact({user})
+SELECT service, count() AS rows, max(id), groupBitmap(id) AS ids, length(arrayCompact(arraySort(groupArray({user})))) AS users
 FROM analytics_blocks.user_ids
 WHERE service IN {services:Array(String)}
 GROUP BY service
-HAVING count() != max(id) OR count() != groupBitmap(id) OR count() != uniqExact({user})
+HAVING rows != max(id) OR rows != ids OR rows != users

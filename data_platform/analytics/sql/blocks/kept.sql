@@ -13,7 +13,7 @@ FROM
     FROM analytics.events
     WHERE service_name IN {services:Array(String)}
         AND _ds BETWEEN {first_ds:Date} AND {last_ds:Date}
-        AND (service_name, day) IN (SELECT service, day FROM targets)
+        AND {within}
 {unless}
     ORDER BY service_name, event_time, source_object, source_position
 )

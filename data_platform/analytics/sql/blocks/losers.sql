@@ -10,7 +10,7 @@ FROM
     WHERE service_name IN {services:Array(String)}
         AND _ds BETWEEN {first_ds:Date} AND {last_ds:Date}
         AND record_uid IS NOT NULL
-        AND cityHash64(service_name, assumeNotNull(record_uid)) IN (SELECT hash FROM {repeated})
+        AND {record_key} IN (SELECT key FROM {repeated})
         AND (
             service_name,
             {local_day}

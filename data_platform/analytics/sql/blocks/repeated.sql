@@ -1,12 +1,13 @@
--- The hashes of records that stand more than once, on the staged days or with a copy on one of `targets`.
-SELECT hash
+-- The records that stand more than once, on the staged days or with a copy on one of `targets`; by key, which few others
+-- share.
+SELECT key
 FROM
 (
-    SELECT hash FROM {record_uids}
+    SELECT key, rest FROM {record_uids}
     UNION ALL
-    SELECT hash FROM analytics_blocks.record_uids
+    SELECT key, rest FROM analytics_blocks.record_uids
     WHERE day IN (SELECT day FROM targets) AND (service, day) IN (SELECT service, day FROM targets)
-        AND hash IN (SELECT hash FROM {record_uids})
+        AND key IN (SELECT key FROM {record_uids})
 )
-GROUP BY hash
+GROUP BY key, rest
 HAVING count() > 1

@@ -1,6 +1,6 @@
 -- Sessions that started on the days to build, put together from their parts on whatever days. Parts of different
--- days have no time in common, so there the time alone tells whether an add-to-cart follows a view. `parts`: id_parts,
--- with id_parts_elsewhere where there are some, or gap_parts.
+-- days have no time in common, so there the time alone tells whether an add-to-cart follows a view. `parts`: id_parts or
+-- gap_parts.
 SELECT service, day, events, duration_ns, viewed, carted, users
 FROM
 (

@@ -1,0 +1,5 @@
+-- Those that are put together of several parts are left out.
+    AND hash NOT IN
+    (
+{cut}
+    )
