@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from data_platform.analytics.copies import find_losers, stage_uids
 from data_platform.analytics.plan import PIECES, Piece, ServicePlan, pieces
-from data_platform.analytics.seen import RECORDS, SESSIONS, note, renew
+from data_platform.analytics.seen import RECORDS, SESSIONS, Lie, note, renew
 from data_platform.analytics.sessions import Parts, gap_linked, stage_sessions
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.state import Events, note_changes, plan, read, write_built
+from data_platform.analytics.state import note_changes, plan, read, write_built
 from data_platform.analytics.store import DATABASE, SCRATCH, BlockStore, Held, Pair, both, together
 from data_platform.analytics.user_ids import assign_ids, stage_bitmaps
 from data_platform.catalog.models import Service
@@ -87,7 +87,8 @@ def refresh_blocks(
         dirty = {name: each for name, each in plans.items() if each.clear}
         if dirty:
             with store.cleared_up():
-                dirty = _Build(store, services, events, revision, lambda: locks.check(lease), held).run(dirty)
+                lie = Lie(held, known.ever, events.rows)
+                dirty = _Build(store, services, lie, revision, lambda: locks.check(lease)).run(dirty)
         write_built(store, services, plans, events, known, revision)
     days = {name: each.clear for name, each in dirty.items()}
     return Refreshed(days, revision, time.monotonic() - started, store.statements, store.bytes_read)
@@ -97,17 +98,16 @@ def refresh_blocks(
 class _Build:
     store: BlockStore
     services: Sequence[Service]
-    events: Events
+    lie: Lie
     revision: int
     check: Callable[[], None]  # raises when the lock is lost
-    held: Held  # of the blocks and of what was seen, before all this
     _tables: dict[str, str] = field(default_factory=dict[str, str])
     _making: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, plans: Mapping[str, ServicePlan]) -> dict[str, ServicePlan]:
         """Build the days of the plans, and those that share records with them; returns the plans with these."""
         for seen in (RECORDS, SESSIONS):
-            renew(self.store, seen, self.held)
+            renew(self.store, seen, self.lie.held, self.check)
         first = list(islice(self._pieces(plans), 2))
         if len(first) == 1:
             wanted, started = self._at_once(plans, first[0])
@@ -135,7 +135,8 @@ class _Build:
             partial(both, partial(self._of_piece, piece, _pairs(plans)), lambda: [*map(self._table, names)]),
         )
         if losers or wanted != plans:
-            together([partial(self.store.truncate, self._table(name)) for name in names])
+            again = [table for name, table in self._tables.items() if name != RECORDS.block]
+            together([partial(self.store.truncate, table) for table in again])
             started = self._by_pieces(wanted, losers)
         return wanted, started
 
@@ -168,13 +169,13 @@ class _Build:
     def _copies(self, plans: Mapping[str, ServicePlan]) -> tuple[dict[str, ServicePlan], str | None]:
         """Stage the records; returns the plans with all days that share records, and the table of those not counted."""
         twin = self._table("record_uids")
-        wanted, beyond = stage_uids(self.store, self.services, plans, self.events.rows, twin, self.held)
+        wanted, beyond = stage_uids(self.store, self.services, plans, twin, self.lie)
         losers = find_losers(self.store, self.services, wanted, beyond, twin)
         self._keep_others(("record_uids",), _pairs(wanted))
         return wanted, losers
 
     def _pieces(self, plans: Mapping[str, ServicePlan]) -> Iterator[Piece]:
-        return pieces(self.services, {name: each.build for name, each in plans.items()}, self.events.rows, CHUNK_ROWS)
+        return pieces(self.services, {name: each.build for name, each in plans.items()}, self.lie.rows, CHUNK_ROWS)
 
     def _load(self, piece: Piece, losers: str | None = None) -> None:
         """Put the events of the piece into `kept`, each once as far as is known."""
@@ -204,15 +205,13 @@ class _Build:
 
         Returns all these days. The parts of the cleared days are staged.
         """
-        self._keep_others(("session_parts",), cleared)
-        staged, rows = self._table("session_parts"), self.events.rows
-        parts = Parts(self.store, staged, cleared, self.held, rows)
+        staged = self._table("session_parts")
+        parts = Parts(self.store, staged, cleared, self.lie)
         by_id = parts.sharing(cleared, cleared)
-        note(self.store, SESSIONS, staged, {day for _, day in cleared}, self.held[SESSIONS.block], rows)
+        note(self.store, SESSIONS, staged, cleared, self.lie)
+        self._keep_others(("session_parts",), cleared)
         started = cleared | by_id | gap_linked(self.store, cleared, staged)
-        stage_sessions(
-            parts, started, by_id, self._table("sessions_raw"), {name: self._table(name) for name in _BY_START}
-        )
+        stage_sessions(parts, started, by_id, self._table, {name: self._table(name) for name in _BY_START})
         self._keep_others(_BY_START, started)
         return started
 
@@ -224,7 +223,7 @@ class _Build:
         self._keep_others(("user_days", "day_users"), cleared)
 
     def _keep_others(self, blocks: Sequence[str], pairs: set[Pair]) -> None:
-        self.store.keep_others({block: self._table(block) for block in blocks}, pairs, self.held)
+        self.store.keep_others({block: self._table(block) for block in blocks}, pairs, self.lie.held)
 
     def _replace(self, blocks: Sequence[str], pairs: set[Pair], staged: Held) -> None:
         self.check()

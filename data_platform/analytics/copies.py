@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from data_platform.analytics.plan import ServicePlan, pieces
-from data_platform.analytics.seen import KEY_ROWS, RECORDS, note, sharing
+from data_platform.analytics.seen import KEY_ROWS, RECORDS, Lie, note, sharing
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import BlockStore, Held, Pair
+from data_platform.analytics.store import BlockStore, Pair
 from data_platform.catalog.models import Service
 
 NOTHING = ServicePlan(frozenset(), frozenset())
@@ -21,19 +21,18 @@ def stage_uids(
     store: BlockStore,
     services: Sequence[Service],
     plans: Mapping[str, ServicePlan],
-    rows: Mapping[date, int],
     twin: str,
-    held: Held,
+    lie: Lie,
 ) -> tuple[dict[str, ServicePlan], set[Pair]]:
     """Fill the twin of record_uids; returns the plans and all days that have copies of their records, and days beyond.
 
     What counts may change on a day that shares a record with a day of the plans, so it is built with them. Days that
     share others of its records stay as they are; they are returned beside, for which of the copies counts is decided
-    only where all are at hand. `held`: the partitions of record_uids and of what was seen.
+    only where all are at hand.
     """
     wanted, fresh = dict(plans), dict(plans)
     for hop in (1, 2):
-        for piece in pieces(services, {name: plan.build for name, plan in fresh.items()}, rows, KEY_ROWS):
+        for piece in pieces(services, {name: plan.build for name, plan in fresh.items()}, lie.rows, KEY_ROWS):
             store.run(
                 f"INSERT INTO {twin} (service, day, key, rest) {statement('blocks/record_uids', **piece.expressions)}",
                 piece.parameters,
@@ -41,17 +40,15 @@ def stage_uids(
                 stretches=piece.stretches,
             )
         found: dict[str, set[date]] = defaultdict(set)
-        targets = [(name, day) for name, plan in wanted.items() for day in sorted(plan.clear)]
-        for piece in pieces(services, {name: plan.clear for name, plan in fresh.items()}, rows, KEY_ROWS):
-            for name, day in sharing(store, RECORDS, twin, piece.pairs, targets, held, rows):
-                found[name].add(day)
+        for name, day in sharing(store, RECORDS, twin, _pairs(fresh), _pairs(wanted), lie):
+            found[name].add(day)
         if hop == 2 or not found:
             break
         fresh = {name: ServicePlan(frozenset(days), frozenset(days)) for name, days in found.items()}
         for name, plan in fresh.items():
             old = wanted.get(name, NOTHING)
             wanted[name] = ServicePlan(old.clear | plan.clear, old.build | plan.build)
-    note(store, RECORDS, twin, {day for plan in wanted.values() for day in plan.build}, held[RECORDS.block], rows)
+    note(store, RECORDS, twin, _pairs(wanted), lie)
     return wanted, {(name, day) for name, days in found.items() for day in days}
 
 
@@ -62,7 +59,7 @@ def find_losers(
 
     `beyond`: days that are not built but have copies of records of those that are.
     """
-    if not beyond and not _repeats(store, twin):
+    if not beyond and not store.rows(statement("blocks/not_unique", record_uids=twin)):
         return None
     repeated, losers = store.scratch("repeated"), store.scratch("losers")
     store.run(f"INSERT INTO {repeated} {statement('blocks/repeated', record_uids=twin)}", targets=sorted(beyond))
@@ -80,8 +77,5 @@ def find_losers(
     return losers
 
 
-def _repeats(store: BlockStore, twin: str) -> bool:
-    """Whether a record is staged twice; keys are compared first, for hardly any two records share one."""
-    return all(
-        store.rows(statement("blocks/not_unique", record_uids=twin, by=by)) for by in ("key", "tuple(key, rest)")
-    )
+def _pairs(plans: Mapping[str, ServicePlan]) -> set[Pair]:
+    return {(name, day) for name, each in plans.items() for day in each.clear}

@@ -11,10 +11,10 @@ from data_platform.analytics.sql_files import statement
 from data_platform.catalog.models import Service
 
 PIECES = ("id_pieces", "gap_pieces")  # where the parts of sessions in a day come from
-OF_SESSIONS = ("parts_to_be", "sessions", "whole_sessions", "cut_sessions", "but_cut", "id_parts", "gap_parts")
+HOW_SESSIONS = ("parts_to_be", "sessions", "whole_sessions", "cut_sessions", "but_cut", "id_parts", "gap_parts")
 MADE_OF = (
     *("kept", "event_days", "user_days", "record_uids", "losers", "but_losers"),
-    *("session_parts", *PIECES, *OF_SESSIONS),
+    *("session_parts", *PIECES, *HOW_SESSIONS),
 )
 Signatures = Mapping[date, int]  # of the partitions of analytics.events, by UTC day
 
@@ -127,8 +127,10 @@ def pieces(
         groups[Profile.of(service)] += [(service.name, day) for day in days.get(service.name, ())]
     for profile, pairs in groups.items():
         for chunk in chunks(sorted({day for _, day in pairs}), rows, limit):
-            within = set(chunk)
             zone = local_days(profile.time_zone, chunk[0], chunk[-1])
+            within = set(chunk) & set(zone.labels)  # a zone that crosses the date line leaves a day out
+            if not within:
+                continue
             first_ds, last_ds = zone.utc_days(within)
             own = tuple(sorted(pair for pair in pairs if pair[1] in within))
             every = len(own) == len(within) * len({name for name, _ in own})

@@ -4,108 +4,139 @@ A `seen` table holds (key, day) of all that stands in its block, and of some tha
 whether the key is still there the block tells, of the few days that are left.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from data_platform.analytics.plan import chunks
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import DATABASE, BlockStore, Held, Pair, Partitions, partition_of
+from data_platform.analytics.store import DATABASE, BlockStore, Held, Pair, Partitions
+from data_platform.catalog.ddl import literal
 
-KEY_ROWS = 6_000_000  # whose keys are held in memory at once: about 200 MB
+KEY_ROWS = 6_000_000  # whose keys are held in memory at once: about 400 MB
 # From so many keys seen, and so many times those looked for, a merge costs less than a set: 5 ns a key, not 15 to 30.
 MANY, TIMES = 4_000_000, 8
 PARTS = 8  # merged with one by one: to put parts together in order costs ten times as much as to compare them
-SPARE_ROWS = 10_000_000  # may be out of date in any case
+SPARE_ROWS = 10_000_000  # more than twice what stands may be there in any case
+
+
+_IN_PIECE = "day IN (SELECT day FROM piece) AND (service, day) IN (SELECT service, day FROM piece)"
+
+
+@dataclass(frozen=True)
+class Lie:
+    """How things lie before a refresh changes them.
+
+    `held`: the partitions of the blocks and of what was seen; `built`: the days of services that ever had something in
+    the blocks; `rows`: how many events a day has, about.
+    """
+
+    held: Held
+    built: AbstractSet[Pair]
+    rows: Mapping[date, int]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A table of what was seen, and what it tells of: the rows of a block where `only` holds, by `key` and `rest`."""
+    """A table of what was seen, and what it tells of: the rows of a block where `only` holds, by `key`.
+
+    `rest` tells apart rows of the same key, where the key does not.
+    """
 
     table: str
     block: str
     key: str
-    rest: str = "toUInt32(0)"
+    rest: str | None = None
     only: str = "true"
     timed: bool = False  # a day's keys may lie close together
 
     @property
     def names(self) -> dict[str, str]:
         """What the statements call these."""
-        return {"block": f"{DATABASE}.{self.block}", "key": self.key, "rest": self.rest, "only": self.only}
+        rest = self.rest or "toUInt32(0)"
+        return {"block": f"{DATABASE}.{self.block}", "key": self.key, "rest": rest, "only": self.only}
 
 
 RECORDS = Seen("seen_records", "record_uids", "key", "rest", timed=True)
 SESSIONS = Seen("seen_sessions", "session_parts", "hash", only="kind = 'id'")
 
 
-def renew(store: BlockStore, seen: Seen, held: Held) -> None:
-    """Make the table anew of what its block holds, if more than half of it is out of date."""
-    live = _rows(held[seen.block])
-    if _rows(held[seen.table]) <= 2 * live + SPARE_ROWS:
+def renew(store: BlockStore, seen: Seen, held: Held, check: Callable[[], None]) -> None:
+    """Make the table anew of its block, if it is much larger than that, or was emptied. `check`: of the lock."""
+    live, known = _rows(held[seen.block]), _rows(held[seen.table])
+    if known <= 2 * live + SPARE_ROWS and (known or not live):
         return
     twin = store.staged(seen.table)
     if live:
         names = {**seen.names, "from": f"{DATABASE}.{seen.block}"}
         days = _column(map(date.fromisoformat, held[seen.block]))
         store.run(f"INSERT INTO {twin} (key, day) {statement('blocks/all_seen', **names)}", days=days)
-    verb = f"REPLACE PARTITION ID 'all' FROM {twin}" if live else "DROP PARTITION ID 'all'"
+    anything = store.partitions([twin])[twin]
+    check()
+    verb = f"REPLACE PARTITION ID 'all' FROM {twin}" if anything else "DROP PARTITION ID 'all'"
     store.run(f"ALTER TABLE {DATABASE}.{seen.table} {verb}")
 
 
-def note(
-    store: BlockStore,
-    seen: Seen,
-    twin: str,
-    days: Collection[date],
-    held: Partitions,
-    rows: Mapping[date, int],
-) -> None:
-    """Note what is staged on the days, before it takes the block's place; what stands there has been noted.
-
-    `held`: the partitions of the block. `rows`: about how many a day has.
-    """
-    old = [day for day in days if partition_of(seen.block, day) in held]
+def note(store: BlockStore, seen: Seen, twin: str, pairs: Collection[Pair], lie: Lie) -> None:
+    """Note what is staged of `pairs`, and nothing else is, before it takes the block's place."""
+    days = {day for _, day in pairs}
+    old = [day for day in days if any((name, day) in lie.built for name, _ in pairs)]
     names = {**seen.names, "from": twin}
-    new = [*{*days} - {*old}]
+    new = days - {*old}
     if new:
         store.run(_note(seen, statement("blocks/all_seen", **names)), days=_column(new))
-    for piece in chunks(old, rows, KEY_ROWS):
+    for piece in chunks(old, lie.rows, KEY_ROWS):
         store.run(_note(seen, statement("blocks/newly_seen", **names)), days=_column(piece))
 
 
 def sharing(
+    store: BlockStore, seen: Seen, twin: str, pairs: Collection[Pair], targets: Collection[Pair], lie: Lie
+) -> set[Pair]:
+    """Days of the block outside of `targets` that share a key with one of `pairs`, as it is or as it is staged."""
+    others = {date.fromisoformat(each) for each in lie.held[seen.block]} - _whole(targets)
+    found: set[Pair] = set()
+    for days in chunks([*{day for _, day in pairs}], lie.rows, KEY_ROWS) if others else ():
+        within = set(days)
+        piece = sorted(pair for pair in pairs if pair[1] in within)
+        found |= _sharing(store, seen, twin, piece, sorted(targets), others, lie)
+    return found
+
+
+def _sharing(
     store: BlockStore,
     seen: Seen,
     twin: str,
     pairs: Sequence[Pair],
     targets: Sequence[Pair],
-    held: Held,
-    rows: Mapping[date, int],
+    others: set[date],
+    lie: Lie,
 ) -> set[Pair]:
-    """Days of the block outside of `targets` that share a key with one of `pairs`, as it is or as it is staged.
-
-    `held`: the partitions of the block and of what was seen. `rows`: about how many a day has.
-    """
-    others = {date.fromisoformat(each) for each in held[seen.block]} - _whole(targets)
-    if not others or not pairs:
-        return set()
-    days = {day for _, day in pairs}
-    names = {**seen.names, "twin": twin, "first": f"{min(days)}", "last": f"{max(days)}"}
-    sought = f"({statement('blocks/sought', **names)})"
-    before = any(partition_of(seen.block, day) in held[seen.block] for day in days)
-    if before or len(days) > 1:  # else it lies in order as it is
+    days = sorted({day for _, day in pairs})
+    before = any(pair in lie.built for pair in pairs)
+    names = {**seen.names, "twin": twin}
+    table = None
+    if before or len(days) > 1:
         table = store.scratch("sought")
-        store.run(f"INSERT INTO {table} (key, rest) {statement('blocks/sought', **names)}")
+        store.run(f"INSERT INTO {table} (key, rest) {statement('blocks/sought', of=_IN_PIECE, **names)}", piece=pairs)
         if before:
-            sql = statement("blocks/sought_before", sought=table, **names)
+            sql = statement("blocks/sought_before", of=_IN_PIECE, sought=table, **names)
             store.run(f"INSERT INTO {table} (key, rest) {sql}", piece=pairs)
         sought = table
-    near = others & _candidates(store, seen, sought, held[seen.table], sum(rows.get(day, 0) for day in days))
-    if not near:
-        return set()
-    found = store.rows(statement("blocks/sharing", sought=sought, **names), targets=targets, days=_column(near))
+    else:  # it lies in order as it is
+        services = ", ".join(literal(name) for name, _ in pairs)
+        sought = (
+            f"({statement('blocks/sought', of=f'day = {literal(str(days[0]))} AND service IN ({services})', **names)})"
+        )
+    near = others & _candidates(store, seen, sought, lie.held[seen.table], sum(lie.rows.get(day, 0) for day in days))
+    found: Sequence[Sequence[Any]] = ()
+    if near:
+        exact = f"AND ({seen.key}, {seen.rest}) IN (SELECT key, rest FROM {sought})" if seen.rest else ""
+        sql = statement("blocks/sharing", sought=sought, exact=exact, **names)
+        found = store.rows(sql, targets=targets, days=_column(near))
+    if table:
+        store.truncate(table)
     return {(str(name), day) for name, day in found}
 
 
@@ -137,7 +168,7 @@ def _note(seen: Seen, sql: str) -> str:
     return f"INSERT INTO {DATABASE}.{seen.table} (key, day) SETTINGS insert_deduplicate = 0 {sql}"
 
 
-def _whole(targets: Sequence[Pair]) -> set[date]:
+def _whole(targets: Collection[Pair]) -> set[date]:
     """The days that are targets for every service that has targets."""
     names = {name for name, _ in targets}
     every = set(targets)

@@ -27,9 +27,13 @@ class Events:
 
 @dataclass(frozen=True)
 class Known:
-    """What was noted down of the services: what each was built from, days left unfinished, the newest revision."""
+    """What was noted down of the services: what each was built from, days left unfinished, the newest revision.
+
+    `ever`: the days of each that ever had something in the blocks.
+    """
 
     built: Mapping[str, Built]
+    ever: frozenset[Pair]
     pending: Mapping[str, Sequence[date]]
     newest: int
 
@@ -53,7 +57,7 @@ BUILT = (
     "WHERE service IN {services:Array(String)}"
 )
 CHANGES = (
-    "SELECT changes.service, groupUniqArrayIf(day, revision > built.done), max(revision) "
+    "SELECT changes.service, groupUniqArrayIf(day, revision > built.done), groupUniqArray(day), max(revision) "
     f"FROM {DATABASE}.changes AS changes FINAL LEFT JOIN ("
     f" SELECT service, max(revision) AS done FROM {DATABASE}.built WHERE ds = '1970-01-01' GROUP BY service"
     ") AS built ON built.service = toString(changes.service) "
@@ -74,13 +78,20 @@ def read(store: BlockStore) -> tuple[Events, Known]:
         elif signature:
             signatures[str(name)][ds] = int(signature)
     pending: dict[str, Sequence[date]] = {}
-    for name, days, revision in changes:
+    ever: set[Pair] = set()
+    for name, days, all_days, revision in changes:
+        ever |= {(str(name), day) for day in all_days}
         newest = max(newest, int(revision))
         if days:
             pending[str(name)] = days
     return (
         Events({row[0]: int(row[1]) for row in events}, {row[0]: int(row[2]) for row in events}),
-        Known({name: Built(signatures[name], configs.get(name)) for name in store.services}, pending, newest),
+        Known(
+            {name: Built(signatures[name], configs.get(name)) for name in store.services},
+            frozenset(ever),
+            pending,
+            newest,
+        ),
     )
 
 

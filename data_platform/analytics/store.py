@@ -30,6 +30,7 @@ SETTINGS: Mapping[str, Any] = {"max_partitions_per_insert_block": 0, "join_use_n
 TRAVELLING = {
     "targets": "service String, day Date",
     "piece": "service String, day Date",
+    "near": "service String, day Date",
     "days": "day Date",
     "cleared": "day Date",
     "stretches": "start Int64, day Date",
@@ -38,6 +39,7 @@ TRAVELLING = {
 ON_DISK = {"day_ids": "MergeTree ORDER BY (service, day)", "sought": "MergeTree ORDER BY key"}
 SCRATCH = {
     "sought": "key UInt64 CODEC(NONE), rest UInt32 CODEC(NONE)",
+    "cut": "hash UInt64",
     "repeated": "key UInt64",
     "losers": "source_object String, source_position UInt64",
     "kept": "service LowCardinality(String), day Date, event_time DateTime64(9, 'UTC'), "

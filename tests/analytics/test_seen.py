@@ -150,6 +150,58 @@ def test_parts_that_are_merged_while_they_are_searched_hide_nothing(
     ]
 
 
+def test_a_table_that_was_emptied_is_made_again(desk: Desk, service: Service, month: Month) -> None:
+    refreshed(desk, service, month.events(0, ["emptied-0"], session="emptied"))
+    for table in ("seen_records", "seen_sessions"):
+        desk.client.command(f"TRUNCATE TABLE analytics_blocks.{table}")
+    days = refreshed(desk, service, month.events(3, ["emptied-0", "emptied-3"], session="emptied"))
+    assert days == {month.day(0), month.day(3)}
+    [[events]] = desk.client.query(
+        "SELECT events FROM analytics_blocks.sessions WHERE service = {name:String}", parameters={"name": service.name}
+    ).result_rows
+    assert events == 2
+
+
+def test_one_uid_for_all_records_is_no_more_work_than_there_are_records(
+    desk: Desk, service: Service, month: Month
+) -> None:
+    for day in range(3):
+        desk.client.command(
+            "INSERT INTO analytics.events (service_name, event_time, event_date, event_name, record_uid, "
+            "source_object, source_position, _ds, _object) SELECT {name:String}, toDateTime64({day:Date}, 9, 'UTC'), "
+            "{day:Date}, 'buy', 'the same', toString({day:Date}), number, {day:Date}, 'o' FROM numbers(20000)",
+            parameters={"name": service.name, "day": month.day(day)},
+        )
+    refresh_blocks(desk.client, desk.locks, [service])
+    refreshed(desk, service, month.events(4, ["the same"] * 20_000))
+    [[keys]] = desk.client.query(
+        "SELECT count() FROM analytics_blocks.seen_records WHERE key IN "
+        "(SELECT key FROM analytics_blocks.record_uids WHERE service = {name:String})",
+        parameters={"name": service.name},
+    ).result_rows
+    assert keys == 4  # a day each: 80,000 matches, not 1.2 billion
+    [[events]] = desk.client.query(
+        "SELECT sum(events) FROM analytics_blocks.event_days WHERE service = {name:String}",
+        parameters={"name": service.name},
+    ).result_rows
+    assert events == 1
+
+
+def test_services_of_the_same_days_are_not_looked_for_and_have_nothing_to_do(
+    desk: Desk, month: Month, search: str
+) -> None:
+    services = [service_of(f"beside-{search}-{n}", Definitions(zone)) for n, zone in enumerate(("UTC", "Asia/Seoul"))]
+    for day in range(4):
+        for each in services:
+            desk.put(each.name, month.events(day, [f"{each.name}-{day}"], session=f"beside-{day}"))
+    refresh_blocks(desk.client, desk.locks, services)
+    changed = service_of(services[0].name, Definitions("UTC", view="look"))
+    days = refresh_blocks(desk.client, desk.locks, [changed, services[1]]).days
+    assert {month.day(day) for day in range(4)} <= days[services[0].name]
+    assert services[1].name not in days
+    assert refresh_blocks(desk.client, desk.locks, [changed, services[1]]).days == {}
+
+
 def test_what_no_longer_stands_anywhere_is_forgotten_and_the_rest_is_found(
     desk: Desk, service: Service, month: Month, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,13 +212,17 @@ def test_what_no_longer_stands_anywhere_is_forgotten_and_the_rest_is_found(
     refresh_blocks(desk.client, desk.locks, [service])
 
     def rows(table: str) -> int:
-        return int(desk.client.command(f"SELECT count() FROM analytics_blocks.{table}"))
+        return int(desk.client.command(f"SELECT count() FROM {table}"))
 
-    before = rows("seen_records")
-    monkeypatch.setattr(seen, "SPARE_ROWS", -10 * before)  # as if nearly all of it were out of date
+    before = rows("analytics_blocks.seen_records")
+    monkeypatch.setattr(seen, "SPARE_ROWS", -(10**9))  # as if nearly all of it were out of date
     found = refreshed(desk, service, month.events(5, ["kept-3-7", "kept-1-7"], session="kept-3"))
     assert month.day(3) in found
-    assert rows("seen_records") == rows("record_uids") < before
+    assert (
+        rows("analytics_blocks.seen_records")
+        == rows("(SELECT DISTINCT key, day FROM analytics_blocks.record_uids)")
+        < before
+    )
     [[events]] = desk.client.query(
         "SELECT events FROM analytics_blocks.sessions WHERE service = {name:String} AND day = {day:Date}",
         parameters={"name": service.name, "day": month.day(3)},

@@ -91,7 +91,7 @@ CREATE TABLE IF NOT EXISTS analytics_blocks.seen_records{cluster}
     key UInt64 CODEC(NONE),
     day Date CODEC(NONE)
 )
-ENGINE = {merge_tree} ORDER BY key
+ENGINE = {merge_tree} ORDER BY key SETTINGS merge_selector_base = 2
 COMMENT 'On which days a record may lie; grows, and is made anew of record_uids when half of it is out of date';
 
 CREATE TABLE IF NOT EXISTS analytics_blocks.seen_sessions{cluster}
@@ -99,7 +99,7 @@ CREATE TABLE IF NOT EXISTS analytics_blocks.seen_sessions{cluster}
     key UInt64 COMMENT 'the hash of session_parts' CODEC(NONE),
     day Date CODEC(NONE)
 )
-ENGINE = {merge_tree} ORDER BY key
+ENGINE = {merge_tree} ORDER BY key SETTINGS merge_selector_base = 2
 COMMENT 'On which days a session by session.id may have a part; grows as seen_records does';
 
 -- Derived: dropping it together with day_users loses nothing, the next refresh assigns the ids anew.

@@ -31,6 +31,10 @@ class ClickHouseEngine:
     FAULT_KINDS = FAULT_KINDS
     NEEDS = ("aws",)
 
+    def __init__(self) -> None:
+        self._database: Database | None = None
+        self._front: Front | None = None
+
     def start(self, context: EngineContext) -> dict[str, str]:
         """Open the data and serve. Options: `env` (AWS keys of the named collection), `user`, `password`."""
         spool = context.state / "spool"
@@ -54,6 +58,8 @@ class ClickHouseEngine:
 
     def stop(self) -> None:
         """Take no more requests, cancel what runs, close the data; gives up waiting after 4 s (data are on disk)."""
+        if self._database is None or self._front is None:
+            return  # it never came up: say why, and leave no other error
         self._front.shutdown()
         self._front.server_close()
         closing = threading.Thread(target=self._database.close, name="clickhouse-close", daemon=True)

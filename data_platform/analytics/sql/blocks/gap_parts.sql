@@ -6,9 +6,10 @@ SELECT * EXCEPT starts, sum(starts) OVER (
 FROM
 (
     SELECT *,
+        -- Where the clock is set back over midnight, a part of one day may lie within one of another.
         toUnixTimestamp64Nano(started)
-            - lagInFrame(toUnixTimestamp64Nano(ended), 1, toUnixTimestamp64Nano(started)) OVER (
-                PARTITION BY service, key ORDER BY started ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+            - max(toUnixTimestamp64Nano(ended)) OVER (
+                PARTITION BY service, key ORDER BY started ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) > 30 * 60 * 1000000000 AS starts
     FROM {session_parts}
     WHERE kind = 'gap' AND service IN {services:Array(String)} AND day IN {gap_days:Array(Date)}

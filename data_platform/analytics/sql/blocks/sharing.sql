@@ -4,4 +4,4 @@ FROM {block}
 PREWHERE {key} IN (SELECT key FROM {sought})
 WHERE {only} AND day IN (SELECT day FROM days)
     AND service IN {services:Array(String)} AND (service, day) NOT IN (SELECT service, day FROM targets)
-    AND ({key}, {rest}) IN (SELECT key, rest FROM {sought})
+    {exact}
