@@ -171,6 +171,7 @@ class _Build:
         twin = self._table("record_uids")
         wanted, beyond = stage_uids(self.store, self.services, plans, twin, self.lie)
         losers = find_losers(self.store, self.services, wanted, beyond, twin)
+        note(self.store, RECORDS, twin, _pairs(wanted), self.lie, unique=losers is None)
         self._keep_others(("record_uids",), _pairs(wanted))
         return wanted, losers
 

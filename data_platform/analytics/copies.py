@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from data_platform.analytics.plan import ServicePlan, pieces
-from data_platform.analytics.seen import KEY_ROWS, RECORDS, Lie, note, sharing
+from data_platform.analytics.seen import KEY_ROWS, RECORDS, Lie, sharing
 from data_platform.analytics.sql_files import statement
 from data_platform.analytics.store import BlockStore, Pair
 from data_platform.catalog.models import Service
@@ -48,7 +48,6 @@ def stage_uids(
         for name, plan in fresh.items():
             old = wanted.get(name, NOTHING)
             wanted[name] = ServicePlan(old.clear | plan.clear, old.build | plan.build)
-    note(store, RECORDS, twin, _pairs(wanted), lie)
     return wanted, {(name, day) for name, days in found.items() for day in days}
 
 

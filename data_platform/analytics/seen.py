@@ -12,7 +12,7 @@ from typing import Any
 
 from data_platform.analytics.plan import chunks
 from data_platform.analytics.sql_files import statement
-from data_platform.analytics.store import DATABASE, BlockStore, Held, Pair, Partitions
+from data_platform.analytics.store import DATABASE, BlockStore, Held, Pair, Partitions, partition_of
 from data_platform.catalog.ddl import literal
 
 KEY_ROWS = 6_000_000  # whose keys are held in memory at once: about 400 MB
@@ -36,6 +36,11 @@ class Lie:
     held: Held
     built: AbstractSet[Pair]
     rows: Mapping[date, int]
+
+    def standing(self, block: str, pairs: Iterable[Pair]) -> set[date]:
+        """The days of the block that may hold something of these."""
+        held = self.held[block]
+        return {day for name, day in pairs if (name, day) in self.built and partition_of(block, day) in held}
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def renew(store: BlockStore, seen: Seen, held: Held, check: Callable[[], None]) 
         return
     twin = store.staged(seen.table)
     if live:
-        names = {**seen.names, "from": f"{DATABASE}.{seen.block}"}
+        names = {**seen.names, "from": f"{DATABASE}.{seen.block}", "distinct": "DISTINCT"}
         days = _column(map(date.fromisoformat, held[seen.block]))
         store.run(f"INSERT INTO {twin} (key, day) {statement('blocks/all_seen', **names)}", days=days)
     anything = store.partitions([twin])[twin]
@@ -79,15 +84,17 @@ def renew(store: BlockStore, seen: Seen, held: Held, check: Callable[[], None]) 
     store.run(f"ALTER TABLE {DATABASE}.{seen.table} {verb}")
 
 
-def note(store: BlockStore, seen: Seen, twin: str, pairs: Collection[Pair], lie: Lie) -> None:
-    """Note what is staged of `pairs`, and nothing else is, before it takes the block's place."""
-    days = {day for _, day in pairs}
-    old = [day for day in days if any((name, day) in lie.built for name, _ in pairs)]
-    names = {**seen.names, "from": twin}
-    new = days - {*old}
-    if new:
-        store.run(_note(seen, statement("blocks/all_seen", **names)), days=_column(new))
-    for piece in chunks(old, lie.rows, KEY_ROWS):
+def note(store: BlockStore, seen: Seen, twin: str, pairs: Collection[Pair], lie: Lie, *, unique: bool = True) -> None:
+    """Note what is staged of `pairs`, and nothing else is, before it takes the block's place.
+
+    `unique`: whether no key stands twice on a day. Once a day is enough, and what is merged with costs the product.
+    """
+    old = lie.standing(seen.block, pairs)
+    names = {**seen.names, "from": twin, "distinct": "" if unique else "DISTINCT"}
+    new = {day for _, day in pairs} - old
+    for piece in chunks([*new], lie.rows, KEY_ROWS):
+        store.run(_note(seen, statement("blocks/all_seen", **names)), days=_column(piece))
+    for piece in chunks([*old], lie.rows, KEY_ROWS):
         store.run(_note(seen, statement("blocks/newly_seen", **names)), days=_column(piece))
 
 
@@ -114,7 +121,7 @@ def _sharing(
     lie: Lie,
 ) -> set[Pair]:
     days = sorted({day for _, day in pairs})
-    before = any(pair in lie.built for pair in pairs)
+    before = lie.standing(seen.block, pairs)
     names = {**seen.names, "twin": twin}
     table = None
     if before or len(days) > 1:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data_platform.analytics import seen
+from data_platform.analytics import seen, sessions
 from data_platform.analytics.blocks import refresh_blocks
 from data_platform.analytics.metrics import METRICS
 from data_platform.analytics.summaries import metric_sql
@@ -85,10 +85,11 @@ def compare_random_logs(desk: Desk, seed: int, count: int) -> int:
 
 @pytest.fixture(params=["set", "merge"])
 def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How days that share records or sessions are found: as little is seen, or as much."""
+    """How days that share records or sessions are found: as where little was seen, or much, and then in small pieces."""
     if request.param == "merge":
         monkeypatch.setattr(seen, "MANY", 0)
         monkeypatch.setattr(seen, "TIMES", 0)
+        monkeypatch.setattr(sessions, "SESSION_DAYS", 2)
     return request.param
 
 
