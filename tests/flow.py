@@ -108,7 +108,7 @@ class Flow:
             **self.cloud.env,
             "DATA_PLATFORM_CATALOG": str(self.folder),
             "DATA_PLATFORM_SCHEDULES": "none",
-            "DATA_PLATFORM_LOADER_LEASE_S": str(LEASE_S),
+            "DATA_PLATFORM_LOADER_LEASE_S": str(self.settings.loader_lease_s),
         }
 
     def sql(self, statement: str) -> Sequence[Sequence[Any]]:
@@ -173,13 +173,13 @@ class Flow:
 
 
 @contextmanager
-def open_flow(cloud: Cloud, folder: Path, *entries: dict[str, Any] | str) -> Generator[Flow]:
+def open_flow(cloud: Cloud, folder: Path, *entries: dict[str, Any] | str, lease_s: float = LEASE_S) -> Generator[Flow]:
     """A flow whose datasets are `entries`: names (of daily items) or changes to one, with its name."""
     domain = f"t{secrets.token_hex(4)}"
     changes: list[dict[str, Any]] = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
     full = [dataset_entry(domain, **each) for each in changes]
     catalog = write_catalog(folder, domain, full)
-    settings = cloud.settings.model_copy(update={"catalog": folder, "loader_lease_s": LEASE_S})
+    settings = cloud.settings.model_copy(update={"catalog": folder, "loader_lease_s": lease_s})
     provision(settings, catalog=catalog, only=["aws", "clickhouse"])
     ledger = postgres.engine(settings)
     client = clickhouse.connect(settings)

@@ -58,7 +58,7 @@ class FlowRuns:
 def flow_runs(cloud: Cloud, folder: Path, *entries: dict[str, Any] | str) -> Generator[FlowRuns]:
     """`open_flow`, with the environment that leads a run to it."""
     with (
-        open_flow(cloud, folder, *entries) as flow,
+        open_flow(cloud, folder, *entries, lease_s=30) as flow,  # nobody is killed: a busy machine may pause
         mock.patch.dict(os.environ, flow.env),
         open_instance(flow.settings) as instance,
     ):

@@ -179,14 +179,13 @@ class BlockStore:
             if held[block].keys() & {partition_of(block, day) for _, day in pairs}
             for part in ["toYYYYMM(day)" if block in MONTHLY else "day"]
         }
-        if not where:
-            return
-        shared = self.rows(
-            " UNION ALL ".join(
-                f"(SELECT '{block}' FROM {DATABASE}.{block} WHERE {where[block]} LIMIT 1)" for block in where
-            ),
-            targets=sorted(pairs),
-        )
+        # In a month there are always others, in a day hardly ever: that is asked first.
+        daily = [
+            f"(SELECT '{block}' FROM {DATABASE}.{block} WHERE {where[block]} LIMIT 1)"
+            for block in where
+            if block not in MONTHLY
+        ]
+        shared = self.rows(" UNION ALL ".join(daily), targets=sorted(pairs)) if daily else ()
 
         def keep(block: str) -> None:
             self.run(
@@ -194,7 +193,7 @@ class BlockStore:
                 targets=sorted(pairs),
             )
 
-        together([partial(keep, str(block)) for (block,) in shared])
+        together([partial(keep, block) for block in [*MONTHLY & where.keys(), *(str(row[0]) for row in shared)]])
 
     def replace(self, twins: Mapping[str, str], pairs: set[Pair], held: Held) -> None:
         """Replace the partitions with days of `pairs` in each block by its twin's. Repeating it changes nothing.

@@ -62,12 +62,20 @@ class Desk:
 
 
 @pytest.fixture(scope="package")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def standing_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     with Cloud(tmp_path_factory.mktemp("metrics")) as cloud:
         cloud.up(engines=["aws", "clickhouse"])
         client = clickhouse.connect(cloud.settings)
         yield Desk(cloud.settings, client, PartitionLocks(client, worker_name()))
         client.close()
+
+
+@pytest.fixture
+def desk(standing_desk: Desk) -> Iterator[Desk]:
+    """An empty one: a service is brought up to date with every day that anybody has events on."""
+    yield standing_desk
+    standing_desk.client.command("TRUNCATE TABLE analytics.events")
+    standing_desk.client.command("DROP DATABASE IF EXISTS analytics_blocks SYNC")
 
 
 def service_of(name: str, definitions: Definitions) -> Service:

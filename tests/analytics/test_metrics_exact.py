@@ -85,7 +85,7 @@ def compare_random_logs(desk: Desk, seed: int, count: int) -> int:
 
 @pytest.fixture(params=["set", "merge"])
 def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How days that share records or sessions are found: as where little was seen, or much, and then in small pieces."""
+    """How days that share records or sessions are found: as where little was seen, or much; then in small pieces."""
     if request.param == "merge":
         monkeypatch.setattr(seen, "MANY", 0)
         monkeypatch.setattr(seen, "TIMES", 0)

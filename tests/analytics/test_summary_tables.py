@@ -16,7 +16,7 @@ from tests.analytics.random_logs import random_events, utc_day
 from tests.analytics.reference import Definitions, Event, Reference
 
 pytestmark = pytest.mark.integration
-START = date(2019, 5, 20)  # days of their own: other tests' events stay where they are
+START = date(2019, 5, 20)
 DEFINITIONS = Definitions("Asia/Seoul")
 RUN = date(2024, 9, 1)
 KILL_STRIDE = 5
@@ -244,7 +244,7 @@ def test_a_service_without_data_has_empty_tables_and_checks_that_say_so(desk: De
 
 
 def test_events_that_vanish_take_their_rows_with_them(desk: Desk, service: Service) -> None:
-    events = logs(16, date(2016, 5, 20))  # days that no other test has events on: their partitions are dropped
+    events = logs(16)
     desk.put(service.name, events)
     publish(desk, service)
     left = sorted(set(map(utc_day, events)))
