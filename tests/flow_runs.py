@@ -16,7 +16,7 @@ from data_platform.build import build_defs
 from data_platform.jobs.backfill import BackfillPlan, BackfillResult, Checkpoint, plan_backfill, run_backfill
 from data_platform.jobs.instance import open_instance
 from data_platform.local.cloud import Cloud
-from tests.flow import Flow, open_flow
+from tests.flow import LEASE_S, Flow, open_flow
 
 
 @dataclass
@@ -55,10 +55,12 @@ class FlowRuns:
 
 
 @contextmanager
-def flow_runs(cloud: Cloud, folder: Path, *entries: dict[str, Any] | str) -> Generator[FlowRuns]:
+def flow_runs(
+    cloud: Cloud, folder: Path, *entries: dict[str, Any] | str, lease_s: float = LEASE_S
+) -> Generator[FlowRuns]:
     """`open_flow`, with the environment that leads a run to it."""
     with (
-        open_flow(cloud, folder, *entries, lease_s=30) as flow,  # nobody is killed: a busy machine may pause
+        open_flow(cloud, folder, *entries, lease_s=lease_s) as flow,
         mock.patch.dict(os.environ, flow.env),
         open_instance(flow.settings) as instance,
     ):

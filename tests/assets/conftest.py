@@ -18,6 +18,6 @@ def runs(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flo
     """Daily items, a snapshot, and a dataset made of a join."""
     with flow_runs(
         cloud, tmp_path_factory.mktemp("catalog"), "items", {"name": "plans", "mode": "snapshot"},
-        {"name": "revenue", "sql": SQL},
+        {"name": "revenue", "sql": SQL}, lease_s=30,  # nobody is killed here, and a busy machine may pause
     ) as runs:  # fmt: skip
         yield runs
