@@ -146,6 +146,29 @@ def test_days_are_built_with_those_that_share_their_records_and_no_further(desk:
     same(desk, service, [*chain, late])
 
 
+@pytest.mark.parametrize("named", [None, "session"])
+def test_a_session_in_a_night_that_sees_midnight_twice_is_one(desk: Desk, named: str | None) -> None:
+    definitions = Definitions("America/St_Johns")  # a minute into 2010-11-07 it is 2010-11-06 again, for an hour
+    service = service_of(f"twice-{named}".lower(), definitions)
+    midnight = int(datetime(2010, 11, 7, 2, 30, tzinfo=UTC).timestamp())
+    times = {"before": (-10, 40, 25 * 60, 50 * 60, 65 * 60), "between": (40, 20 * 60, 45 * 60, 63 * 60)}
+    events = [
+        Event((midnight + at) * 10**9, name, user, named and f"{named}-{user}", None, "o", 10 * number + n)
+        for number, (user, ats) in enumerate(times.items())
+        for n, (at, name) in enumerate(zip(ats, ("product_view", "look", "look", "add_to_cart", "buy"), strict=False))
+    ]
+    desk.put(service.name, events)
+    publish(desk, service)
+    reference = Reference(events, definitions)
+    for metric in METRICS:
+        assert desk.table(service, metric) == getattr(reference, metric)(), metric
+    days = desk.client.query(
+        "SELECT day, events FROM analytics_blocks.sessions WHERE service = {name:String} ORDER BY day",
+        parameters={"name": service.name},
+    ).result_rows
+    assert days == [(date(2010, 11, 6), 5), (date(2010, 11, 7), 4)]
+
+
 def test_a_replayed_delivery_changes_nothing(desk: Desk, service: Service) -> None:
     events = [event for event in logs(12) if event.uid is not None]
     desk.put(service.name, events)
