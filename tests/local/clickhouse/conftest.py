@@ -1,6 +1,7 @@
 """One embedded ClickHouse for the tests of this folder, reached by plain HTTP and by clickhouse-connect."""
 
 import base64
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -30,6 +31,14 @@ class Reply:
     @property
     def code(self) -> int:
         return int(self.headers["X-ClickHouse-Exception-Code"])
+
+
+def until(condition: object, seconds: float = 5.0) -> None:
+    """Wait for a callable to be true; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
 
 
 class Http:
@@ -106,3 +115,11 @@ def connect(engine: EngineProcess) -> Iterator[Callable[..., Client]]:
 @pytest.fixture(scope="module")
 def client(connect: Callable[..., Client]) -> Client:
     return connect(autogenerate_session_id=False)
+
+
+@pytest.fixture
+def table(http: Http, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = f"t_{abs(hash(request.node.nodeid))}"
+    http.sql(f"CREATE TABLE {name} (a Int64, s String) ENGINE = MergeTree ORDER BY a")
+    yield name
+    http.sql(f"DROP TABLE {name}")
