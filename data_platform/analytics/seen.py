@@ -74,14 +74,15 @@ def renew(store: BlockStore, seen: Seen, held: Held, check: Callable[[], None]) 
     if known <= 2 * live + SPARE_ROWS and (known or not live):
         return
     twin = store.staged(seen.table)
-    if live:
-        names = {**seen.names, "from": f"{DATABASE}.{seen.block}", "distinct": "DISTINCT"}
-        days = _column(map(date.fromisoformat, held[seen.block]))
-        store.run(f"INSERT INTO {twin} (key, day) {statement('blocks/all_seen', **names)}", days=days)
+    names = {**seen.names, "from": f"{DATABASE}.{seen.block}", "distinct": "DISTINCT"}
+    rows = {date.fromisoformat(day): each.rows for day, each in held[seen.block].items()}
+    for piece in chunks([*rows], rows, KEY_ROWS):
+        store.run(f"INSERT INTO {twin} (key, day) {statement('blocks/all_seen', **names)}", days=_column(piece))
     anything = store.partitions([twin])[twin]
     check()
-    verb = f"REPLACE PARTITION ID 'all' FROM {twin}" if anything else "DROP PARTITION ID 'all'"
-    store.run(f"ALTER TABLE {DATABASE}.{seen.table} {verb}")
+    if anything or known:
+        verb = f"REPLACE PARTITION ID 'all' FROM {twin}" if anything else "DROP PARTITION ID 'all'"
+        store.run(f"ALTER TABLE {DATABASE}.{seen.table} {verb}")
 
 
 def note(store: BlockStore, seen: Seen, twin: str, pairs: Collection[Pair], lie: Lie, *, unique: bool = True) -> None:
